@@ -1,0 +1,1 @@
+"""storygen: an interactive story-writing chat on locally trained GPT models."""
