@@ -1,0 +1,87 @@
+"""Cached logits against the uncached forward pass, however rows and calls are divided."""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from storygen.model import KVCache
+from tests.conftest import random_model
+
+V, BLOCK = 50, 32
+MODEL = random_model(V, BLOCK)
+
+
+def ids(*shape, seed=0):
+    return torch.randint(V, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda n: sum(n) <= BLOCK))
+def test_cached_logits_match_uncached_however_tokens_are_divided(lengths):
+    idx, cache = ids(1, sum(lengths)), KVCache(MODEL.config)
+    pieces = [MODEL(part, cache) for part in idx.split(lengths, dim=1)]
+    close(torch.cat(pieces, dim=1), MODEL(idx))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, BLOCK - 4), min_size=1, max_size=5))
+@example([1, 2])  # rows a step apart were once taken for rows of one length
+def test_batched_logits_of_rows_of_any_length_match_each_alone(lengths):
+    cache, rows = KVCache(MODEL.config, len(lengths)), []
+    for slot, length in enumerate(lengths):
+        rows.append(ids(1, length + 4, seed=slot))
+        MODEL(rows[-1][:, :length], cache.rows(slot, slot + 1))
+    for step in range(4):
+        new = torch.cat([row[:, n + step, None] for n, row in zip(lengths, rows, strict=True)])
+        logits = MODEL(new, cache)
+        for slot, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+            close(logits[slot, 0], MODEL(row[:, : n + step + 1])[0, -1])
+
+
+def test_several_tokens_for_rows_of_different_lengths_match_uncached():
+    cache, lengths = KVCache(MODEL.config, 2), (3, 9)
+    rows = [ids(1, n + 5, seed=n) for n in lengths]
+    for slot, n in enumerate(lengths):
+        MODEL(rows[slot][:, :n], cache.rows(slot, slot + 1))
+    logits = MODEL(torch.cat([row[:, -5:] for row in rows]), cache)
+    for slot, row in enumerate(rows):
+        close(logits[slot], MODEL(row)[0, -5:])
+
+
+def test_a_moved_row_goes_on_where_it_was():
+    cache, idx = KVCache(MODEL.config, 3), ids(1, 10)
+    MODEL(ids(1, 20, seed=5), cache.rows(0, 1))  # longer: what is left of it must not be seen
+    MODEL(idx[:, :9], cache.rows(2, 3))
+    cache.move(2, 0)
+    close(MODEL(idx[:, 9:], cache.rows(0, 1))[0, -1], MODEL(idx)[0, -1])
+
+
+def test_a_truncated_row_goes_on_from_there():
+    cache, idx, other = KVCache(MODEL.config), ids(1, 10), ids(1, 3, seed=7)
+    MODEL(idx, cache)
+    cache.truncate(0, 6)
+    expected = MODEL(torch.cat([idx[:, :6], other], dim=1))
+    close(MODEL(other, cache), expected[:, 6:])
+
+
+def test_a_cleared_slot_leaves_nothing_behind():
+    cache = KVCache(MODEL.config, 2)
+    MODEL(ids(2, 7), cache)
+    cache.k[:, 1, :, 3] = torch.nan
+    cache.clear(1)
+    assert cache.lengths.tolist() == [7, 0]
+    assert cache.k[:, 0].any()
+    assert not cache.k[:, 1].any()
+    assert not cache.v[:, 1].any()
+
+
+def test_a_full_cache_takes_no_more():
+    cache = KVCache(MODEL.config)
+    MODEL(ids(1, BLOCK), cache)
+    with pytest.raises(AssertionError):
+        MODEL(ids(1, 1), cache)
