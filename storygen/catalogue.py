@@ -1,0 +1,100 @@
+"""The catalogue: what is in weights/, read from JSON only. No weights are opened, no torch."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storygen.errors import ModelNotFoundError
+from storygen.params import RANGES
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before it is loaded.
+
+    The first block comes from config.json, the second from storygen.json, which is optional.
+    """
+
+    name: str
+    directory: Path
+    block_size: int
+    n_layer: int
+    n_embd: int
+    vocab_size: int
+
+    display_name: str = ""
+    genre: str = ""
+    description: str = ""
+    opening_lines: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()  # texts that always end a passage of this model
+    suggested: dict[str, Any] = field(default_factory=dict)  # SamplingParams by name
+    bits_per_byte: float | None = None  # on works held out of training
+
+
+SIZES = {
+    "block_size": "n_positions",
+    "n_layer": "n_layer",
+    "n_embd": "n_embd",
+    "vocab_size": "vocab_size",
+}
+EXTRAS: dict[str, type] = {
+    "display_name": str,
+    "genre": str,
+    "description": str,
+    "opening_lines": list,
+    "stop": list,
+    "suggested": dict,
+    "bits_per_byte": float,
+}
+
+
+class Catalogue:
+    """The model directories below one folder. Looked at anew on each call: no restart needed."""
+
+    def __init__(self, weights_dir: Path) -> None:
+        self.weights_dir = weights_dir
+
+    def models(self) -> list[ModelInfo]:
+        """Every directory with a readable config.json, by name."""
+        if not self.weights_dir.is_dir():
+            return []
+        found = (_read(d) for d in sorted(self.weights_dir.iterdir()) if d.is_dir())
+        return [info for info in found if info is not None]
+
+    def get(self, name: str) -> ModelInfo:
+        """The model of this name; raises ModelNotFoundError listing those there are."""
+        models = {info.name: info for info in self.models()}
+        if name in models:
+            return models[name]
+        known = ", ".join(models) or "none; train one with python -m storygen.train"
+        raise ModelNotFoundError(
+            f"There is no model {name[:80]!r} in {self.weights_dir}. Models there: {known}."
+        )
+
+
+def _read(directory: Path) -> ModelInfo | None:
+    """ModelInfo of a directory, None where it holds no model. What is wrong with one that does
+    is said when it is loaded."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        sizes: dict[str, Any] = {ours: int(config[theirs]) for ours, theirs in SIZES.items()}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return ModelInfo(name=directory.name, directory=directory, **sizes, **_extras(directory))
+
+
+def _extras(directory: Path) -> dict[str, Any]:
+    """The fields of storygen.json that are there and of the right kind."""
+    try:
+        found = json.loads((directory / "storygen.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    extras: dict[str, Any] = {"display_name": directory.name}
+    for name, kind in EXTRAS.items():
+        value = found.get(name) if isinstance(found, dict) else None
+        if isinstance(value, kind):
+            extras[name] = tuple(map(str, value)) if isinstance(value, list) else value
+    suggested = extras.get("suggested", {})
+    extras["suggested"] = {name: suggested[name] for name in RANGES if name in suggested}
+    return extras

@@ -1,0 +1,329 @@
+"""Hugging Face's GPT-2 directory, read and written.
+
+config.json, model.safetensors (or shards with an index), vocab.json and merges.txt, or
+characters.json for a character-level model. Names and layouts are translated here and nowhere
+else: Hugging Face's Conv1D keeps its matrices as (in, out), torch.nn.Linear as (out, in).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from storygen.checkpoints.safetensors_header import read_shapes
+from storygen.errors import CheckpointError
+from storygen.files import atomic_directory, recovered, write_sums, wrong_sum
+from storygen.model import GPT, GPTConfig
+from storygen.tokenizers import (
+    END_OF_TEXT,
+    BPETokenizer,
+    CharTokenizer,
+    Tokenizer,
+    bpe_from_files,
+)
+
+SHARD_BYTES = 95_000_000
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CHARACTERS = "characters.json"
+FOR_PEOPLE = ("README.md", "storygen.json")  # may be edited; they change nothing that is computed
+
+# theirs: ours, and the largest value a file may ask for before any memory is taken
+CONFIG_SIZES = {
+    "vocab_size": ("vocab_size", 1_000_000),
+    "n_positions": ("block_size", 1_000_000),
+    "n_layer": ("n_layer", 512),
+    "n_head": ("n_head", 512),
+    "n_embd": ("n_embd", 65_536),
+}
+LARGEST_INNER = 4 * 65_536
+CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# Buffers that older files carry along: the causal mask.
+IGNORED = (".attn.bias", ".attn.masked_bias")
+
+
+def load(
+    directory: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[GPT, Tokenizer]:
+    """A model in eval mode, and its tokenizer, from a directory.
+
+    Raises CheckpointError with what is missing, damaged or does not fit, before memory is taken
+    for a file that does not hold what its config says.
+    """
+    directory = recovered(Path(directory))
+    config = read_config(directory)
+    changed = wrong_sum(directory, ignore=FOR_PEOPLE)
+    if changed is not None:
+        raise CheckpointError(
+            f"{directory / changed} is missing or not as it was saved (its SHA-256 differs from "
+            "SHA256SUMS). Copy or download the model again."
+        )
+    tokenizer = read_tokenizer(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model only "
+            f"{config.vocab_size:,}. These files are not of one model."
+        )
+    with torch.device("meta"):
+        model = GPT(config)
+    state = _read_weights(directory, model.state_dict(), config.tied)
+    model.load_state_dict(
+        {name: weight.to(device=device, dtype=dtype) for name, weight in state.items()},
+        assign=True,
+    )
+    if config.tied:  # assigning makes two parameters of the one
+        model.lm_head.weight = model.wte.weight
+    model.requires_grad_(False)
+    return model.eval(), tokenizer
+
+
+def save(
+    directory: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    *,
+    dtype: torch.dtype = torch.float32,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model directory, all or nothing. files are further texts by name (card, extras).
+
+    dtype is that of the file. config.json asks readers for float32 whatever it is, so that
+    everybody computes the same from it.
+    """
+    state = {
+        _their_name(name): _transposed(name, weight).to("cpu", dtype).contiguous()
+        for name, weight in model.state_dict().items()
+        if not (model.config.tied and name == "lm_head.weight")
+    }
+    config = _to_config_json(model.config, tokenizer)
+    with atomic_directory(Path(directory)) as new:
+        _write_json(new / "config.json", config)
+        _write_json(
+            new / "generation_config.json",
+            {"do_sample": True, "eos_token_id": tokenizer.eot_id, "bos_token_id": tokenizer.eot_id},
+        )
+        _write_weights(new, state)
+        write_tokenizer(new, tokenizer)
+        for name, text in (files or {}).items():
+            (new / name).write_text(text, encoding="utf-8")
+        write_sums(new)
+        for path in new.iterdir():  # safetensors makes its files the owner's alone
+            path.chmod(0o644)
+
+
+def read_config(directory: Path) -> GPTConfig:
+    """GPTConfig of a directory's config.json, each size bounded."""
+    path = directory / "config.json"
+    config = _read_json(path)
+    if config.get("model_type", "gpt2") != "gpt2":
+        raise CheckpointError(
+            f"{path} is of a {str(config['model_type'])[:40]!r} model; storygen reads GPT-2's kind."
+        )
+    sizes = {}
+    for theirs, (ours, largest) in CONFIG_SIZES.items():
+        value = config.get(theirs)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+            raise CheckpointError(
+                f"{path}: {theirs} is {str(value)[:40]}, not a whole number from 1 to {largest:,}."
+            )
+        sizes[ours] = value
+    inner = config.get("n_inner")
+    if inner is not None and (not isinstance(inner, int) or not 1 <= inner <= LARGEST_INNER):
+        raise CheckpointError(f"{path}: n_inner is {str(inner)[:40]}, not a width.")
+    scaling = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
+    if any(config.get(key, usual) != usual for key, usual in scaling.items()):
+        raise CheckpointError(f"{path} asks for another attention scale than GPT-2's.")
+    activation = config.get("activation_function", "gelu_new")
+    try:
+        return GPTConfig(
+            **sizes,
+            n_inner=inner,
+            activation={"gelu_pytorch_tanh": "gelu_new"}.get(activation, activation),
+            layer_norm_epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+            tied=bool(config.get("tie_word_embeddings", True)),
+            output_bias=bool(config.get("output_bias", False)),
+        )
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} describes no GPT-2: {error}.") from None
+
+
+def read_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a directory: characters.json, else vocab.json with merges.txt."""
+    if (directory / CHARACTERS).is_file():
+        found = _read_json(directory / CHARACTERS)
+        characters, eot = found.get("characters"), found.get("eot")
+        listed: list[Any] = characters if isinstance(characters, list) else [None]
+        if not all(isinstance(c, str) for c in listed) or not (eot is None or eot in listed):
+            raise CheckpointError(f"{directory / CHARACTERS} holds no list of characters.")
+        return CharTokenizer(listed, eot)
+    texts = []
+    for name in ("vocab.json", "merges.txt"):
+        try:
+            texts.append((directory / name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            raise CheckpointError(
+                f"{directory} has no readable {name}. A model directory needs vocab.json and "
+                f"merges.txt, or {CHARACTERS}."
+            ) from None
+    return bpe_from_files(*texts)
+
+
+def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
+    """Write a tokenizer's files into a directory."""
+    if isinstance(tokenizer, CharTokenizer):
+        eot = None if tokenizer.eot_id is None else tokenizer.characters[tokenizer.eot_id]
+        _write_json(directory / CHARACTERS, {"characters": tokenizer.characters, "eot": eot})
+        return
+    assert isinstance(tokenizer, BPETokenizer), type(tokenizer)
+    (directory / "vocab.json").write_text(
+        json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8"
+    )
+    merges = "".join(f"{a} {b}\n" for a, b in tokenizer.merges)
+    (directory / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+    special = None if tokenizer.eot_id is None else END_OF_TEXT
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "bos_token": special,
+            "eos_token": special,
+            "unk_token": special,
+        },
+    )
+
+
+def _their_name(name: str) -> str:
+    return name if name.startswith("lm_head.") else f"transformer.{name}"
+
+
+def _our_name(name: str) -> str:
+    return name.removeprefix("transformer.")
+
+
+def _transposed(name: str, weight: Tensor) -> Tensor:
+    return weight.t() if name.endswith(CONV1D) else weight
+
+
+def _read_weights(directory: Path, wanted: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """Tensors by our names, checked against the model's shapes before they are read."""
+    where: dict[str, tuple[Path, str]] = {}
+    for path in _weight_files(directory):
+        for name, shape in read_shapes(path).items():
+            ours = _our_name(name)
+            if ours.endswith(IGNORED) or (tied and ours == "lm_head.weight"):
+                continue
+            if ours not in wanted:
+                raise CheckpointError(f"{path} holds {name[:80]!r}, which no GPT-2 has.")
+            needed = tuple(_transposed(ours, wanted[ours]).shape)
+            if shape != needed:
+                raise CheckpointError(
+                    f"{path}: {name} is {shape}, and config.json makes it {needed}. "
+                    "These files are not of one model."
+                )
+            where[ours] = (path, name)
+    missing = [n for n in wanted if n not in where and not (tied and n == "lm_head.weight")]
+    if missing:
+        raise CheckpointError(
+            f"{directory} lacks {len(missing)} of the model's tensors, {missing[0]} among them."
+        )
+    state = {ours: _transposed(ours, _tensor(*place)) for ours, place in where.items()}
+    if tied:
+        state["lm_head.weight"] = state["wte.weight"]
+    return state
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        raise CheckpointError(
+            f"{path}: {name} holds values that are no finite numbers. The training that made it "
+            "went wrong, or the file is damaged."
+        )
+    return tensor
+
+
+def _weight_files(directory: Path) -> Iterator[Path]:
+    if (directory / INDEX).is_file():
+        places = _read_json(directory / INDEX).get("weight_map")
+        names: list[Any] = list(places.values()) if isinstance(places, dict) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{directory / INDEX} does not map tensors to files.")
+        for name in sorted(set(names)):
+            if Path(name).name != name:
+                raise CheckpointError(f"{directory / INDEX} points outside its directory.")
+            yield directory / name
+    elif (directory / WEIGHTS).is_file():
+        yield directory / WEIGHTS
+    else:
+        raise CheckpointError(
+            f"{directory} has no {WEIGHTS}. Other forms of weights cannot be read; save the model "
+            "with save_pretrained() of transformers."
+        )
+
+
+def _write_weights(directory: Path, state: dict[str, Tensor]) -> None:
+    """One file, or shards of at most SHARD_BYTES with the index transformers reads."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, weight in state.items():
+        if shards[-1] and size + weight.nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = weight
+        size += weight.nbytes
+    if len(shards) == 1:
+        save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
+        return
+    names: dict[str, str] = {}
+    for n, shard in enumerate(shards, start=1):
+        file = f"model-{n:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file, metadata={"format": "pt"})
+        names |= dict.fromkeys(shard, file)
+    total = sum(weight.nbytes for weight in state.values())
+    _write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
+
+
+def _to_config_json(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    ours = asdict(config)
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **{theirs: ours[name] for theirs, (name, _) in CONFIG_SIZES.items()},
+        "n_inner": config.n_inner,
+        "activation_function": config.activation,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": tokenizer.eot_id,
+        "eos_token_id": tokenizer.eot_id,
+        "dtype": "float32",
+    } | ({"output_bias": True} if config.output_bias else {})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}: it is no model.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} must hold a JSON object.")
+    return found
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,67 @@
+"""What a safetensors file says it holds, read and bounded before any tensor is.
+
+The library checks offsets and overlaps; it also accepts headers of 100 MB with a million empty
+tensors, which take half a minute and gigabytes to open. Ours are small, so the bounds are too.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from storygen.errors import CheckpointError
+
+MAX_HEADER = 1_000_000  # bytes; GPT-2 XL's is 60,000
+MAX_TENSORS = 4096
+MAX_DIMS = 8
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor by name; raises CheckpointError for a file that is not as it says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise CheckpointError(
+                    f"{path} is no safetensors file, or it was cut off: its header claims "
+                    f"{length:,} bytes of {size:,}. Copy or download it again."
+                )
+            header = json.loads(file.read(length), object_pairs_hook=_unique)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged header: {error}.") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} has a damaged header: it lists no tensors.")
+    tensors = {k: v for k, v in header.items() if k != "__metadata__"}
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointError(f"{path} holds {len(tensors):,} tensors: at most {MAX_TENSORS}.")
+    shapes = {name: _shape(path, name, entry) for name, entry in tensors.items()}
+    needed = sum(math.prod(shape) * SIZES[tensors[name]["dtype"]] for name, shape in shapes.items())
+    if needed != size - 8 - length:
+        raise CheckpointError(
+            f"{path} is damaged or cut off: its tensors need {needed:,} bytes and "
+            f"{size - 8 - length:,} are there. Copy or download it again."
+        )
+    return shapes
+
+
+def _shape(path: Path, name: str, entry: Any) -> tuple[int, ...]:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_DIMS
+        or not all(isinstance(n, int) and 0 <= n < 2**40 for n in shape)
+        or entry.get("dtype") not in list(SIZES)
+    ):
+        raise CheckpointError(f"{path} describes the tensor {name[:80]!r} in a way it cannot have.")
+    return tuple(shape)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name appears twice")
+    return found
