@@ -1,0 +1,130 @@
+"""FakeEngine: plays scripts instead of models, for tests of what stands above an engine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storygen.catalogue import ModelInfo
+from storygen.engine.interface import FinishReason, Segment, TokenScore
+from storygen.engine.sequence import check_prompt
+from storygen.errors import EngineError, ModelNotFoundError
+from storygen.params import SamplingParams
+
+# What a stream does, one after another: a text is a segment, an error is raised.
+Script = Sequence[str | Exception]
+
+
+@dataclass
+class FakeRequest:
+    """One stream that was asked for, and how far it came: finish_reason stays None until it is
+    over and is `cancelled` when the reader left early."""
+
+    model: str
+    prompt: str
+    params: SamplingParams
+    segments: list[Segment] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class FakeEngine:
+    """An Engine whose n-th stream plays the n-th script, and the last script from then on.
+
+    A token is a word. delay is a pause in seconds before each segment; requests is what was asked.
+    """
+
+    def __init__(
+        self,
+        *scripts: Script,
+        delay: float = 0.0,
+        finish_reason: FinishReason = "stop",
+        models: Sequence[ModelInfo] | None = None,
+    ) -> None:
+        self.scripts = scripts or ((" It", " was", " a", " dark", " night."),)
+        self.delay, self.finish_reason = delay, finish_reason
+        self.requests: list[FakeRequest] = []
+        self._models = list(models) if models is not None else [_info("mystery"), _info("fantasy")]
+        self._is_running = False
+
+    @property
+    def n_running(self) -> int:
+        """Streams that are neither finished nor closed."""
+        return sum(request.finish_reason is None for request in self.requests)
+
+    async def start(self) -> None:
+        """Get ready to serve."""
+        self._is_running = True
+
+    async def close(self) -> None:
+        """Serve no more."""
+        self._is_running = False
+
+    def models(self) -> list[ModelInfo]:
+        """The models given, or two."""
+        return list(self._models)
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        """Number of words."""
+        self._check(model)
+        return len(text.split())
+
+    async def stream(
+        self, model: str, prompt: str, params: SamplingParams
+    ) -> AsyncGenerator[Segment, None]:
+        """Play the next script."""
+        self._check(model)
+        check_prompt(prompt)
+        script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
+        request = FakeRequest(model, prompt, params)
+        self.requests.append(request)
+        reason: FinishReason = "cancelled"
+        try:
+            async for segment in self._play(script):
+                request.segments.append(segment)
+                yield segment
+            reason = self.finish_reason
+            yield Segment("", 0, reason)
+        except Exception:
+            reason = "error"
+            raise
+        finally:
+            request.finish_reason = reason
+
+    async def score(self, model: str, text: str) -> list[TokenScore]:
+        """Every word is as probable as one in two."""
+        self._check(model)
+        return [TokenScore(word, -0.6931471805599453) for word in text.split()]
+
+    async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
+        """The words of the last script, each as probable as one in two."""
+        self._check(model)
+        check_prompt(prompt)
+        words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
+        return [TokenScore(word, -0.6931471805599453) for word in words[:n]]
+
+    async def _play(self, script: Script) -> AsyncGenerator[Segment, None]:
+        for piece in script:
+            await asyncio.sleep(self.delay)
+            if isinstance(piece, Exception):
+                raise piece
+            yield Segment(piece, len(piece.split()))
+
+    def _check(self, model: str) -> None:
+        if not self._is_running:
+            raise EngineError("The engine is not running. Start storygen again.")
+        if model not in [info.name for info in self._models]:
+            raise ModelNotFoundError(f"There is no model {model!r}.")
+
+
+def _info(name: str) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        directory=Path(name),
+        block_size=128,
+        n_layer=2,
+        n_embd=32,
+        vocab_size=256,
+        display_name=name.capitalize(),
+        genre=name,
+        opening_lines=(f"A {name} begins here.",),
+    )

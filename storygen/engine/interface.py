@@ -1,0 +1,74 @@
+"""Engine: all that the chat may know of text generation. No tensor and no token id crosses it."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from storygen.catalogue import ModelInfo
+from storygen.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "cancelled", "loop", "error"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a passage as it is written; whole characters only.
+
+    token_count is the number of tokens behind this piece (0 in a last segment that only carries
+    the finish reason). finish_reason is set on the last segment of a stream and on no other.
+    """
+
+    text: str
+    token_count: int
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token of a scored text and its natural log-probability under the model."""
+
+    text: str
+    logprob: float
+
+
+class Engine(Protocol):
+    """Generates, counts and scores text with the models it knows by name.
+
+    Every method that takes a model raises ModelNotFoundError for an unknown name, CheckpointError
+    when its files cannot be used, and EngineError when the engine has stopped.
+    """
+
+    async def start(self) -> None:
+        """Get ready to serve; models are loaded when they are first used."""
+        ...
+
+    async def close(self) -> None:
+        """Cancel what runs, free everything. Safe to call twice."""
+        ...
+
+    def models(self) -> list[ModelInfo]:
+        """What can be asked for now, in the order to offer it."""
+        ...
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        """Number of tokens the model reads text as."""
+        ...
+
+    def stream(
+        self, model: str, prompt: str, params: SamplingParams
+    ) -> AsyncGenerator[Segment, None]:
+        """Continue prompt. Closing the generator cancels the request and frees its slot.
+
+        Raises PromptError for a prompt that cannot be read, BusyError when the queue is full,
+        EngineError when generation fails. params.seed None draws a seed.
+        """
+        ...
+
+    async def score(self, model: str, text: str) -> list[TokenScore]:
+        """Log-probability of each token, each predicted once with at least half a window before
+        it, the first after the end-of-text token."""
+        ...
+
+    async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
+        """The n most probable next tokens, most probable first."""
+        ...

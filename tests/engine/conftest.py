@@ -1,0 +1,48 @@
+"""Engines on tiny models, and the oracle that they must equal."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storygen.catalogue import Catalogue
+from storygen.engine.interface import Segment
+from storygen.engine.local import LocalEngine
+from storygen.params import SamplingParams
+
+MakeEngine = Callable[..., Any]
+
+
+@pytest.fixture
+async def make_engine(tiny_weights: Path) -> AsyncIterator[MakeEngine]:
+    """Starts LocalEngines on the tiny weights and closes them in the end."""
+    async with AsyncExitStack() as stack:
+
+        async def make(weights: Path = tiny_weights, **options: Any) -> LocalEngine:
+            engine = LocalEngine(Catalogue(weights), device="cpu", threads=1, **options)
+            await engine.start()
+            stack.push_async_callback(engine.close)
+            return engine
+
+        yield make
+
+
+@pytest.fixture
+async def engine(make_engine: MakeEngine) -> LocalEngine:
+    """A LocalEngine with four slots."""
+    return await make_engine(slots=4)
+
+
+async def write(
+    engine: LocalEngine, prompt: str = "It was a dark night", model: str = "tiny", **params: Any
+) -> list[Segment]:
+    """All segments of one passage, seed 1 if not said otherwise."""
+    params = {"seed": 1, "max_new_tokens": 20, "top_k": 0, **params}
+    return [s async for s in engine.stream(model, prompt, SamplingParams(**params))]
+
+
+def text_of(segments: list[Segment]) -> str:
+    """The passage that segments make up."""
+    return "".join(segment.text for segment in segments)
