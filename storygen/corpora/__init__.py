@@ -1,0 +1,1 @@
+"""Real text for training: from books in a folder to token files."""
