@@ -1,0 +1,105 @@
+"""python -m storygen.train RECIPE: prepare, train, measure and write a model directory."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from storygen.errors import StorygenError, TrainError
+from storygen.train.config import load_recipe, recipe_names
+from storygen.train.data import load_corpus
+from storygen.train.finish import finish
+from storygen.train.trainer import METRICS, Progress, Trainer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a training; 0 when done, 1 with a sentence on standard error."""
+    args = _parser().parse_args(argv)
+    try:
+        _train(args)
+    except StorygenError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. Go on from the last checkpoint with --resume.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m storygen.train", description=__doc__)
+    parser.add_argument("recipe", help=f"one of {', '.join(recipe_names())}, or a .toml file")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="default: data/RECIPE")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE")
+    parser.add_argument("--minutes", type=float, metavar="N", help="stop after N minutes")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="change a value of the recipe, such as learning_rate=1e-3",
+    )
+    return parser
+
+
+def _train(args: argparse.Namespace) -> None:
+    config = load_recipe(args.recipe, dict(_change(text) for text in args.changes))
+    name = Path(args.recipe).stem
+    run = args.out or Path("runs") / name
+    corpus = load_corpus(args.corpus or Path("data") / name, config.block_size)
+    if (run / METRICS).exists() and not args.resume:
+        raise TrainError(f"{run} holds an earlier run: add --resume, or choose another --out.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _bar() as bar:
+        task = bar.add_task(name, total=config.max_steps, speed=0.0, loss=0.0, val="")
+        trainer = Trainer(config, corpus, run, device, on_step=lambda p: _show(bar, task, p))
+        if args.resume and trainer.resume():
+            bar.update(task, completed=trainer.step)
+            for damaged in trainer.damaged:
+                bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
+        done = trainer.run(args.minutes)
+    if trainer.step:
+        directory = finish(trainer, name)
+        print(f"{directory} is ready. To write with it, copy it into weights/.")
+    if not done:
+        print(f"Stopped at step {trainer.step:,}. Go on with --resume.")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """key=value as a name and a Python literal, or the text itself where it is none."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise TrainError(f"--set {text!r} has no '=': write --set learning_rate=1e-3.")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _bar() -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:,.0f} tokens/s  loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[val]}"),
+        TimeRemainingColumn(),
+    )
+
+
+def _show(bar: Bar, task: Any, progress: Progress) -> None:
+    bar.update(task, completed=progress.step, speed=progress.tokens_per_second, loss=progress.loss)
+    if progress.val_loss is not None:
+        bar.update(task, val=f"validation {progress.val_loss:.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

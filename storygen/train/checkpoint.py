@@ -1,0 +1,81 @@
+"""The state of a run on disk: everything the next step depends on, newest good one first.
+
+Each checkpoint is a directory step-NNNNNNN with tensors (weights, optimizer moments, random
+generators), state.json and SHA256SUMS. The last two are kept, so a damaged one costs minutes.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from storygen.errors import TrainError
+from storygen.files import atomic_directory, write_sums, wrong_sum
+
+KEPT = 2
+
+
+def write_checkpoint(
+    run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
+) -> None:
+    """Write a checkpoint of this step, all or nothing, and drop those older than the last two."""
+    with atomic_directory(run / f"step-{step:07d}") as new:
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, new / "state.safetensors")
+        (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        write_sums(new)
+    for old in _newest_first(run)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def read_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    """Tensors and state of the newest checkpoint that is whole, and the names of damaged newer
+    ones; None where there is none. Raises TrainError when all are damaged."""
+    damaged: list[str] = []
+    for directory in _newest_first(run):
+        try:
+            if (directory / "SHA256SUMS").is_file() and wrong_sum(directory) is None:
+                state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+                return load_file(directory / "state.safetensors"), state, damaged
+        except (OSError, ValueError, SafetensorError):
+            pass  # told below, like a wrong sum
+        damaged.append(directory.name)
+    if damaged:
+        raise TrainError(
+            f"All checkpoints of {run} are damaged ({', '.join(damaged)}). Move them away to begin "
+            "anew, or choose another --out."
+        )
+    return None
+
+
+def optimizer_tensors(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name, such as `opt.wte.weight.exp_avg`."""
+    return {
+        f"opt.{name}.{key}": value
+        for name, weight in model.named_parameters()
+        for key, value in optimizer.state[weight].items()
+    }
+
+
+def restore_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what optimizer_tensors() took out."""
+    for name, weight in model.named_parameters():
+        prefix = f"opt.{name}."
+        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if found:
+            # Fused AdamW counts its steps in fp32 where the weights are.
+            optimizer.state[weight] = {k: v.to(weight.device) for k, v in found.items()}
+
+
+def _newest_first(run: Path) -> list[Path]:
+    found = [p for p in run.glob("step-*") if re.fullmatch(r"step-\d{7}", p.name)]
+    return sorted(found, reverse=True)

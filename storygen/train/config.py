@@ -1,0 +1,114 @@
+"""TrainConfig: one run, from a recipe (TOML) and what the command line changes. Saved with it."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from storygen.errors import TrainError
+from storygen.model import GPTConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Card(BaseModel):
+    """What is told of the trained model: its storygen.json and its card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    display_name: str
+    genre: str
+    description: str
+    corpus: str
+    licence: str
+    opening_lines: tuple[str, ...] = ()
+    suggested: dict[str, float | int] = {}
+
+
+class TrainConfig(BaseModel):
+    """Numbers of one run; names as nanoGPT and PyTorch have them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the network
+    n_layer: int = Field(ge=1)
+    n_head: int = Field(ge=1)
+    n_embd: int = Field(ge=1)
+    block_size: int = Field(ge=2)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    # the steps
+    max_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="windows of one forward pass")
+    accumulate: int = Field(default=1, ge=1, description="forward passes of one step")
+    stride: int | None = Field(default=None, ge=1, description="None: block_size, no overlap")
+    seed: int = 1337
+
+    # AdamW, warm-up, cosine
+    learning_rate: float = Field(gt=0)
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(default=1.0, gt=0, description="largest norm of all gradients together")
+
+    # the reports
+    eval_every: int = Field(default=100, ge=1)
+    eval_windows: int = Field(default=20, ge=1)
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    prompts: tuple[str, ...] = ()
+    sample_tokens: int = Field(default=120, ge=0)
+
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    card: Card
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "TrainConfig":
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate is above learning_rate")
+        return self
+
+    def model_config_for(self, vocab_size: int) -> GPTConfig:
+        """GPTConfig of this run's network over a vocabulary."""
+        return GPTConfig(
+            vocab_size=vocab_size,
+            block_size=self.block_size,
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_embd=self.n_embd,
+            dropout=self.dropout,
+        )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted in one optimizer step."""
+        return self.batch_size * self.accumulate * self.block_size
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A recipe by name, or by the path of its .toml file, with some values changed.
+
+    Raises TrainError naming the recipes there are, or the value that cannot be.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(recipe_names())
+        raise TrainError(f"There is no recipe {name!r}. Recipes: {known}, or a .toml file.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TrainConfig.model_validate(content | dict(changes or {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"{path} is not TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        raise TrainError(f"{path}: {key}: {first['msg']}.") from None
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with storygen."""
+    return sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.toml"))

@@ -1,0 +1,60 @@
+"""Held-out bits per byte: the figure in which models of any vocabulary can be compared."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from storygen.model import GPT
+from storygen.model.score import token_logprobs
+from storygen.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text; nats is the sum over all tokens."""
+
+    tokens: int
+    bytes: int
+    nats: float
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits a byte of the text would take, coded with the model's probabilities."""
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean loss of a token."""
+        return math.exp(self.nats / self.tokens)
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.tokens + other.tokens, self.bytes + other.bytes, self.nats + other.nats)
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures by name, those worked out included."""
+        return asdict(self) | {"bits_per_byte": self.bits_per_byte, "perplexity": self.perplexity}
+
+
+def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
+    """Score of one text, as a story that begins after the end-of-text token."""
+    return _score(model, tokenizer.encode(text), len(text.encode("utf-8")), tokenizer.eot_id)
+
+
+def score_tokens(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> Score:
+    """Score of a prepared split (n,) uint16, story by story.
+
+    The end-of-text tokens between stories hold no bytes and are not counted.
+    """
+    total = Score(0, 0, 0.0)
+    for story in np.split(ids, np.flatnonzero(ids == tokenizer.eot_id)):
+        plain = [int(i) for i in story if i != tokenizer.eot_id]
+        if plain:
+            size = sum(len(tokenizer.token_bytes(i)) for i in plain)
+            total += _score(model, plain, size, tokenizer.eot_id)
+    return total
+
+
+def _score(model: GPT, ids: list[int], size: int, eot_id: int | None) -> Score:
+    nats = -float(token_logprobs(model, ids, eot_id).double().sum())
+    return Score(tokens=len(ids), bytes=size, nats=nats)

@@ -1,0 +1,74 @@
+"""What a finished run leaves: the loss plot, samples, the held-out score and a model directory."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from storygen.checkpoints import save
+from storygen.model import GPT, generate
+from storygen.params import SamplingParams
+from storygen.sampling import Row, sample
+from storygen.tokenizers import Tokenizer
+from storygen.train.card import model_card
+from storygen.train.config import TrainConfig
+from storygen.train.evaluate import score_tokens
+from storygen.train.plots import plot_loss, read_metrics
+from storygen.train.trainer import METRICS, Trainer
+
+SAMPLE_SEED = 1
+
+
+def finish(trainer: Trainer, name: str) -> Path:
+    """Measure the trained model and write RUN/model, ready to be used; returns that directory."""
+    suggested = trainer.config.card.suggested
+    run, config, corpus = trainer.run_dir, trainer.config, trainer.corpus
+    metrics = read_metrics(run / METRICS)
+    plot_loss(metrics, f"{name}: {trainer.model.n_params / 1e6:.1f}M parameters", run / "loss.png")
+    model = trainer.model.eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.half())  # as it will be read back: the card speaks of what ships
+    score = score_tokens(model, corpus.tokenizer, corpus.val)
+    samples = [
+        (prompt, continuation(model, corpus.tokenizer, prompt, suggested, config.sample_tokens))
+        for prompt in config.prompts
+    ]
+    card = model_card(name, config, corpus.meta, model, score, samples, metrics)
+    files = {"README.md": card, "storygen.json": _extras(config, score.bits_per_byte)}
+    save(run / "model", model, corpus.tokenizer, dtype=torch.float16, files=files)
+    return run / "model"
+
+
+def continuation(
+    model: GPT, tokenizer: Tokenizer, prompt: str, suggested: Mapping[str, Any], max_new_tokens: int
+) -> str:
+    """How the model goes on with a prompt, with its suggested settings and the cards' seed."""
+    params = SamplingParams(**{**suggested, "seed": SAMPLE_SEED})
+
+    def choose(logits: torch.Tensor, ids: list[int]) -> int:
+        token = sample(logits[None], [Row(params, len(ids), ids)])[0]
+        assert token is not None, "training refuses weights that are no finite numbers"
+        return token
+
+    idx = torch.tensor([tokenizer.encode(prompt)], device=model.wte.weight.device)
+    new = generate(model, idx, max_new_tokens, choose)
+    if tokenizer.eot_id in new:
+        new = new[: new.index(tokenizer.eot_id)]
+    return tokenizer.decode(new)
+
+
+def _extras(config: TrainConfig, bits_per_byte: float) -> str:
+    """storygen.json: what the chat shows of the model."""
+    card = config.card
+    extras = {
+        "display_name": card.display_name,
+        "genre": card.genre,
+        "description": card.description,
+        "opening_lines": card.opening_lines,
+        "suggested": card.suggested,
+        "bits_per_byte": round(bits_per_byte, 4),
+    }
+    return json.dumps(extras, indent=2, ensure_ascii=False) + "\n"

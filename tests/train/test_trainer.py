@@ -1,0 +1,150 @@
+"""The loop: its schedule, what decays, and that a run cut anywhere goes on unharmed."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from storygen.errors import TrainError
+from storygen.model import GPT
+from storygen.train.trainer import METRICS, Trainer, configure_adamw, learning_rate
+
+
+def updated(config, **changes):
+    return config.model_copy(update=changes)
+
+
+def metrics(run):
+    lines = (run / METRICS).read_text().splitlines()
+    timing = ("tokens_per_second",)
+    return [{k: v for k, v in json.loads(x).items() if k not in timing} for x in lines]
+
+
+def test_rate_rises_linearly_then_falls_as_half_a_cosine(config):
+    config = updated(config, learning_rate=1.0, min_learning_rate=0.2, warmup_steps=4, max_steps=12)
+    rates = [learning_rate(step, config) for step in (1, 2, 4, 8, 12)]
+    assert rates == pytest.approx([0.25, 0.5, 1.0, 0.6, 0.2])
+
+
+def test_only_matrices_decay(config):
+    model = GPT(config.model_config_for(10))
+    decayed, others = configure_adamw(model, config).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0
+    assert {p.dim() for p in decayed["params"]} == {2}
+    assert {p.dim() for p in others["params"]} == {1}
+    assert sum(len(g["params"]) for g in (decayed, others)) == len(list(model.parameters()))
+
+
+def test_it_learns_a_repeated_sentence(config, corpus, tmp_path):
+    trainer = Trainer(updated(config, max_steps=90, dropout=0.0), corpus, tmp_path)
+    assert trainer.run()
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, 91))
+    assert lines[-1]["val_loss"] < 1.0 < 2.0 < lines[0]["loss"]
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(config, corpus, tmp_path):
+    plain = updated(config, dropout=0.0, max_steps=3)
+    parts = Trainer(updated(plain, batch_size=4, accumulate=2), corpus, tmp_path / "a")
+    whole = Trainer(updated(plain, batch_size=8, accumulate=1), corpus, tmp_path / "b")
+    parts.run()
+    whole.run()
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], weight, msg=name)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 11])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(config, corpus, tmp_path, cut):
+    unbroken = Trainer(config, corpus, tmp_path / "a")
+    unbroken.run()
+
+    first = Trainer(config, corpus, tmp_path / "b")
+    first.on_step = lambda p: first.save() if p.step == cut else None
+    first.run()  # goes past the cut, as a run that is killed later than its last checkpoint
+    for path in (tmp_path / "b").glob("step-*"):
+        if int(path.name[5:]) > cut:
+            os.rename(path, tmp_path / path.name)
+    torch.manual_seed(999)  # another process, another state
+    second = Trainer(config, corpus, tmp_path / "b")
+    assert second.resume()
+    assert second.step == cut
+    assert second.run()
+
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    for name, weight in unbroken.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    for weight, other in zip(unbroken.model.parameters(), second.model.parameters(), strict=True):
+        for key, value in unbroken.optimizer.state[weight].items():
+            assert torch.equal(value, second.optimizer.state[other][key]), key
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(config, corpus, tmp_path):
+    trainer = Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path)
+    trainer.run()
+    newest = tmp_path / "step-0000012"
+    data = bytearray((newest / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest / "state.safetensors").write_bytes(data)
+    again = Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path)
+    assert again.resume()
+    assert (again.step, again.damaged) == (11, ["step-0000012"])
+
+
+def test_damaged_checkpoints_are_not_begun_over(config, corpus, tmp_path):
+    trainer = Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path)
+    trainer.run()
+    for checkpoint in tmp_path.glob("step-*"):
+        (checkpoint / "state.json").write_text("{")
+    with pytest.raises(TrainError, match=r"All checkpoints .* \(step-0000012, step-0000011\)"):
+        Trainer(config, corpus, tmp_path).resume()
+
+
+def test_metrics_of_a_run_cut_before_its_first_checkpoint_are_dropped(config, corpus, tmp_path):
+    (tmp_path / METRICS).write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "lo')
+    trainer = Trainer(config, corpus, tmp_path)
+    assert not trainer.resume()
+    trainer.run()
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
+
+
+def test_a_run_begun_in_fp32_goes_on_in_fp16(config, corpus, tmp_path):
+    """As when it moves from a CPU to a card like the T4, where the dtype is chosen anew."""
+    Trainer(config, corpus, tmp_path).run(minutes=0)
+    trainer = Trainer(config, corpus, tmp_path)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    assert trainer.resume()
+
+
+def test_two_checkpoints_are_kept(config, corpus, tmp_path):
+    Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path).run()
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-0000011", "step-0000012"]
+
+
+def test_minutes_bound_a_run_and_leave_a_checkpoint(config, corpus, tmp_path):
+    trainer = Trainer(config, corpus, tmp_path)
+    assert not trainer.run(minutes=0)
+    assert (tmp_path / "step-0000000").is_dir()
+
+
+def test_resuming_with_other_numbers_is_refused(config, corpus, tmp_path):
+    Trainer(config, corpus, tmp_path).run(minutes=0)
+    with pytest.raises(TrainError, match=r"begun with learning_rate = 0\.01"):
+        Trainer(updated(config, learning_rate=1e-4), corpus, tmp_path).resume()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(config, corpus, tmp_path):
+    trainer = Trainer(config, corpus, tmp_path)
+    with torch.no_grad():
+        trainer.model.wpe.weight.fill_(float("nan"))
+    with pytest.raises(TrainError, match="loss became nan at step 1"):
+        trainer.run()
+
+
+def test_half_precision_trains_with_scaled_losses(config, corpus, tmp_path):
+    trainer = Trainer(updated(config, dtype="fp16", max_steps=30), corpus, tmp_path)
+    assert trainer.scaler.is_enabled()
+    trainer.run()
+    lines = metrics(tmp_path)
+    assert lines[-1]["loss"] < lines[0]["loss"]
