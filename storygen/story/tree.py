@@ -1,0 +1,126 @@
+"""Passages and the tree they form. Pure data: no clock, no disk, no torch.
+
+Passages are append-only: an edit or a retry is a sibling, and undo moves the head.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from storygen.errors import StoryError
+
+Role = Literal["writer", "model"]
+State = Literal["streaming", "complete"]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One piece of a story: what the writer typed, or what a model wrote in one go.
+
+    model, params (SamplingParams as a dict, the seed drawn) and finish_reason belong to a model's
+    passage. A passage being streamed has state `streaming` and grows; a complete one never changes.
+    """
+
+    id: str
+    story_id: str
+    parent_id: str | None
+    role: Role
+    text: str
+    created_at: datetime
+    state: State = "complete"
+    model: str | None = None
+    params: dict[str, Any] | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story and where its writer stands: head_id is the last passage of the active branch."""
+
+    id: str
+    owner: str
+    title: str
+    created_at: datetime
+    updated_at: datetime
+    head_id: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class StoryTree:
+    """The passages of one story by parent, with its head."""
+
+    def __init__(self, passages: Iterable[Passage], head_id: str | None) -> None:
+        """passages in the order they were added."""
+        self._passages = {passage.id: passage for passage in passages}
+        self.head_id = head_id
+
+    def __getitem__(self, passage_id: str) -> Passage:
+        """The passage of this id; raises StoryError where the story has none."""
+        try:
+            return self._passages[passage_id]
+        except KeyError:
+            raise no_passage(passage_id) from None
+
+    def __iter__(self) -> Iterator[Passage]:
+        """Every passage on every branch, in the order they were added."""
+        return iter(self._passages.values())
+
+    def __contains__(self, passage_id: object) -> bool:
+        return passage_id in self._passages
+
+    def branch(self, passage_id: str | None = None) -> list[Passage]:
+        """From the first passage to this one, by default to the head."""
+        path: list[Passage] = []
+        here = passage_id if passage_id is not None else self.head_id
+        while here is not None:
+            path.append(self[here])
+            here = path[-1].parent_id
+        return path[::-1]
+
+    def siblings(self, passage_id: str) -> list[Passage]:
+        """All versions of this passage, itself among them, oldest first."""
+        return self.children(self[passage_id].parent_id)
+
+    def children(self, parent_id: str | None) -> list[Passage]:
+        """What follows a passage, oldest first; None gives the beginnings of the story."""
+        return [p for p in self._passages.values() if p.parent_id == parent_id]
+
+
+def no_passage(passage_id: str) -> StoryError:
+    """What to raise for an id that the story has no passage of."""
+    return StoryError(
+        f"There is no passage {passage_id[:40]!r} in this story. Reload the page to see those "
+        "there are."
+    )
+
+
+def joint(before: str, passage: Passage) -> str:
+    """What stands between the text so far and a passage.
+
+    A model's passage brings its own leading space. A writer who goes on after a finished sentence
+    starts a paragraph; in the middle of one, a word.
+    """
+    if passage.role == "model" or not before or not passage.text:
+        return ""
+    if before[-1].isspace() or passage.text[0].isspace() or passage.text[0] in ",.;:!?…)’”":
+        return ""
+    if before[-1] in "“‘([—" or _opens_a_quote(before):
+        return ""
+    return "\n\n" if before[-1] in ".!?…:*\"'”’)" else " "
+
+
+def _opens_a_quote(before: str) -> bool:
+    """Whether a text ends in a straight quotation mark that nothing stands before."""
+    return before[-1] in "\"'" and (len(before) == 1 or before[-2] in " \t\n—([")
+
+
+def manuscript(passages: Iterable[Passage]) -> str:
+    """The passages of a branch as one text."""
+    parts: list[str] = []
+    tail = ""  # the last two characters are all that a joint looks at
+    for passage in passages:
+        part = joint(tail, passage) + passage.text
+        parts.append(part)
+        tail = (tail + part)[-2:]
+    return "".join(parts)

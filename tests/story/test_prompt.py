@@ -1,0 +1,204 @@
+import asyncio
+import re
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storygen.story.prompt import (
+    CountTokens,
+    Prompt,
+    build_prompt,
+    fit_prompt,
+    glue,
+    prompt_budget,
+    sentence_starts,
+)
+from storygen.story.tree import Passage
+from storygen.tokenizers import BPETokenizer
+
+
+async def count_characters(text: str) -> int:
+    return len(text)
+
+
+async def count_words(text: str) -> int:
+    return len(text.split())
+
+
+async def count_pieces(text: str) -> int:
+    """Words, and each mark of punctuation by itself, as a tokenizer sees them."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+async def count_long_tokens(text: str) -> int:
+    """Twenty characters a token, more than the search first reckons with."""
+    return -(-len(text) // 20)
+
+
+COUNTERS = [count_characters, count_words, count_pieces, count_long_tokens]
+
+
+def fit(text: str, budget: int, count_tokens: CountTokens = count_words) -> Prompt:
+    return asyncio.run(fit_prompt(text, budget=budget, count_tokens=count_tokens))
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["He ran. ", "She did not! ", "Why? ", "Well… ", "Perhaps."],
+        ["“Never!” ", "he said. ", "(Not so.) ", "‘Yes.’ ", '"No."\n', "Silence."],
+        ["Mr. Holmes met Dr. J. H. Watson in St. James's Street. ", "They spoke."],
+        ["J.R.R. Tolkien, e.g., knew Mrs. Hyde. ", "It was No. ", "She left."],
+        ["A title\n\n", "A line without an end\n  \n  ", "indented, said\nand wrapped. ", "End"],
+        ["It cost 3.50 at 10.30 or so... ", "Then 1984. ", "Then more."],
+        ["*It rained.* ", "_So._ ", "What?! ", "Yes."],
+        ["one sentence without an end"],
+        ["an end with a space. "],
+    ],
+)
+def test_sentences_start_where_a_reader_would_say(sentences: list[str]) -> None:
+    text = "".join(sentences)
+    cuts = [0, *sentence_starts(text), len(text)]
+    assert [text[a:b] for a, b in pairwise(cuts)] == sentences
+
+
+def test_a_story_that_fits_is_read_whole() -> None:
+    assert fit("One two. Three four.", budget=4) == Prompt("One two. Three four.")
+    assert fit("", budget=4) == Prompt("")
+
+
+def test_a_long_story_is_cut_at_the_start_of_a_sentence() -> None:
+    prompt = fit("One two. Three four. Five six", budget=5)
+    assert (prompt.text, prompt.left_out, prompt.cut) == ("Three four. Five six", 2, True)
+    assert fit("One two. Three four. Five six", budget=3).text == "Five six"
+
+
+def test_a_sentence_that_would_waste_half_of_the_budget_is_cut_at_a_word() -> None:
+    text = "one two three four five six. Seven eight."
+    assert fit(text, budget=4) == Prompt("Seven eight.", left_out=6)  # half is used
+    assert fit(text, budget=5) == Prompt("four five six. Seven eight.", left_out=3)
+    assert fit("one two three four", budget=3) == Prompt("two three four", left_out=1)
+
+
+def test_a_word_longer_than_the_budget_is_cut_anywhere() -> None:
+    prompt = fit("Start. " + "a" * 100, budget=10, count_tokens=count_characters)
+    assert prompt == Prompt("a" * 10, left_out=2)
+
+
+def test_the_search_goes_far_back_where_tokens_are_long() -> None:
+    text = "Out of reach. " + "It rained. " * 20  # 220 characters; 10 tokens of 12 would be 120
+    prompt = fit(text, budget=11, count_tokens=count_long_tokens)
+    assert prompt == Prompt("It rained. " * 19 + "It rained.", left_out=3, trailing=" ")
+
+
+def test_spaces_at_the_end_are_held_back_and_line_ends_are_not() -> None:
+    assert fit("Once upon \t ", budget=9) == Prompt("Once upon", trailing=" \t ")
+    assert fit("Once.\n\n", budget=9) == Prompt("Once.\n\n")
+    assert fit("   ", budget=9) == Prompt("", trailing="   ")
+
+
+def test_the_words_left_out_are_those_of_the_missing_text() -> None:
+    text = "It was a dark and stormy night. " * 200
+    prompt = fit(text, budget=100)
+    assert text == "It was a dark and stormy night. " * (prompt.left_out // 7) + prompt.text + " "
+    assert prompt.left_out == 200 * 7 - 98
+
+
+def test_a_prompt_is_made_of_the_manuscript() -> None:
+    def passage(role: str, text: str) -> Passage:
+        return Passage("id", "story", None, role, text, datetime(2026, 1, 1, tzinfo=UTC))
+
+    told = [
+        passage("writer", "Once upon"),
+        passage("model", " a time."),
+        passage("writer", "Then "),
+    ]
+    prompt = asyncio.run(build_prompt(told, budget=9, count_tokens=count_words))
+    assert prompt == Prompt("Once upon a time.\n\nThen", trailing=" ")
+
+
+PIECES = ["a", "bb", "ccc" * 7, "Mr.", "X.", "!", "…", "”", "“", " ", "  ", "\n", "\n\n", "\t"]
+PIECES += [". ", "? ", ".” ", " word", " another", "z" * 40, " " * 50]
+PIECE = st.sampled_from(PIECES)
+TEXTS = (st.lists(PIECE, max_size=10) | st.lists(PIECE, min_size=30, max_size=60)).map("".join)
+
+
+async def slowly_fit(text: str, budget: int, count_tokens: CountTokens) -> Prompt:
+    """The prompt by trying every start there is, from the first on."""
+    body = text.rstrip(" \t")
+    words = [m.start() for m in re.finditer(r"(?<!\S)\S", body)]
+    for starts in (sentence_starts(body), words, range(len(body))):
+        for start in [0, *starts, len(body)]:
+            tokens = await count_tokens(body[start:])
+            if tokens <= budget:
+                break
+        if start == 0 or 2 * tokens >= budget:
+            break
+    return Prompt(body[start:], len(body[:start].split()), text[len(body) :])
+
+
+@given(TEXTS, st.integers(1, 40), st.sampled_from(COUNTERS))
+def test_the_prompt_is_the_longest_that_fits(text: str, budget: int, count: CountTokens) -> None:
+    assert fit(text, budget, count) == asyncio.run(slowly_fit(text, budget, count))
+
+
+@given(text=st.text(), budget=st.integers(1, 30))
+def test_a_real_tokenizer_reads_a_prompt_within_the_budget(
+    tiny_tokenizer: BPETokenizer, text: str, budget: int
+) -> None:
+    async def count(text: str) -> int:
+        return len(tiny_tokenizer.encode(text))
+
+    prompt = fit(text, budget, count)
+    assert len(tiny_tokenizer.encode(prompt.text)) <= budget
+    assert text.endswith(prompt.text + prompt.trailing)
+
+
+def test_a_prompt_has_what_the_passage_leaves_but_half_of_the_context_at_least() -> None:
+    assert prompt_budget(1024, 200) == 824
+    assert prompt_budget(1024, 600) == 512
+    assert prompt_budget(256, 4096) == 128
+    assert prompt_budget(1, 1) == 1
+
+
+LONG = {
+    "sentences": "It was a dark and stormy night. " * 60_000,
+    "words": "word " * 400_000,
+    "one word": "a" * 2_000_000,
+    "line ends": "\n" * 2_000_000 + "x",
+    "spaces": "x" + " " * 2_000_000 + "x",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_long_manuscript_takes_few_and_short_counts(text: str) -> None:
+    counted: list[int] = []
+
+    async def count(text: str) -> int:
+        counted.append(len(text))
+        return -(-len(text) // 4)
+
+    fit(text, 800, count)
+    assert len(counted) <= 40
+    assert max(counted) <= 12 * 800
+    assert sum(counted) <= 150_000
+
+
+@pytest.mark.parametrize(
+    ("before", "addition", "glued"),
+    [
+        ("upon ", " a time", "a time"),
+        ("upon\t", " a time", "a time"),
+        ("upon", " a time", " a time"),
+        ("upon ", "a time", "a time"),
+        ("upon ", "  a time", " a time"),
+        ("upon ", "", ""),
+        ("", " a time", " a time"),
+        ("upon\n", " a time", " a time"),
+    ],
+)
+def test_glue_leaves_one_space_between(before: str, addition: str, glued: str) -> None:
+    assert glue(before, addition) == glued

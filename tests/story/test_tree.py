@@ -1,0 +1,107 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from storygen.errors import StoryError
+from storygen.story.tree import Passage, Role, StoryTree, joint, manuscript
+
+
+def passage(id: str, text: str = "", parent: str | None = None, role: Role = "writer") -> Passage:
+    return Passage(id, "story", parent, role, text, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+# a ── b ── d        a was retried as e; b as c; the head is at d
+#   └─ c
+# e
+TREE = StoryTree(
+    [
+        passage("a"),
+        passage("b", parent="a"),
+        passage("c", parent="a"),
+        passage("d", parent="b"),
+        passage("e"),
+    ],
+    head_id="d",
+)
+
+
+def ids(passages: list[Passage]) -> str:
+    return "".join(p.id for p in passages)
+
+
+def test_a_branch_runs_from_the_first_passage_to_the_head() -> None:
+    assert ids(TREE.branch()) == "abd"
+    assert ids(TREE.branch("c")) == "ac"
+    assert StoryTree([passage("a")], head_id=None).branch() == []
+
+
+def test_siblings_are_the_versions_of_a_passage_oldest_first() -> None:
+    assert ids(TREE.siblings("c")) == "bc"
+    assert ids(TREE.siblings("e")) == "ae"
+    assert ids(TREE.siblings("d")) == "d"
+
+
+def test_children_follow_a_passage() -> None:
+    assert ids(TREE.children("a")) == "bc"
+    assert ids(TREE.children(None)) == "ae"
+    assert TREE.children("d") == []
+
+
+def test_an_unknown_passage_is_named() -> None:
+    assert "x" not in TREE
+    assert "a" in TREE
+    for ask in (TREE.branch, TREE.siblings, TREE.__getitem__):
+        with pytest.raises(StoryError, match="no passage 'x' in this story"):
+            ask("x")
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "between"),
+    [
+        ("", "Once.", ""),
+        ("He left.", "She stayed.", "\n\n"),
+        ("“Who?”", "Nobody spoke.", "\n\n"),
+        ("Part one:", "Rain.", "\n\n"),
+        ("The old", "house", " "),
+        ("The old", ", crumbling house", ""),
+        ("The old ", "house", ""),
+        ("He left.\n", "She stayed.", ""),
+        ("He left.", " She stayed.", ""),
+        ("She said “", "Hello", ""),
+        ('She said "', "Hello", ""),
+        ('"', "Hello", ""),
+        ('"Hello."', "He nodded.", "\n\n"),
+        ("And then—", "nothing", ""),
+        ("Well", "… perhaps", ""),
+        ("He left.", "", ""),
+    ],
+)
+def test_a_writer_goes_on_with_a_word_or_a_paragraph(before: str, text: str, between: str) -> None:
+    assert joint(before, passage("b", text)) == between
+
+
+def test_a_model_brings_its_own_space() -> None:
+    assert joint("He left.", passage("b", "And", role="model")) == ""
+
+
+def test_a_manuscript_joins_passages_as_each_joint_says() -> None:
+    told = [
+        passage("a", "Once upon"),
+        passage("b", " a time.", role="model"),
+        passage("c", ""),
+        passage("d", "Rain fell"),
+        passage("e", "", role="model"),
+        passage("f", "all day."),
+        passage("g", "\nIt", role="model"),
+        passage("h", "ended"),
+    ]
+    assert manuscript(told) == "Once upon a time.\n\nRain fell all day.\nIt ended"
+
+
+def test_a_manuscript_is_what_joining_step_by_step_gives() -> None:
+    pieces = ["“", "Ah", '"', "b.", " ", "", "…", "\n", "C", "—", "'", "d"]
+    told = [passage("x", a + b) for a in pieces for b in pieces]
+    text = ""
+    for each in told:
+        text += joint(text, each) + each.text
+    assert manuscript(told) == text
