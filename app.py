@@ -1,0 +1,133 @@
+"""The chat's life cycle: one handler per event. Start it with: chainlit run app.py"""
+
+import logging
+import os
+import sys
+
+import chainlit as cl
+from chainlit.config import config
+from chainlit.context import context
+from chainlit.data.base import BaseDataLayer
+from chainlit.server import app, sio
+from chainlit.session import WebsocketSession
+from chainlit.types import ThreadDict
+from starlette.datastructures import Headers
+
+from storygen.catalogue import Catalogue
+from storygen.chat import buttons, events, guards, page
+from storygen.chat.history import StoryHistory
+from storygen.chat.page import WRITER
+from storygen.chat.starters import opening_lines
+from storygen.chat.state import Chat, Studio
+from storygen.engine.local import LocalEngine
+from storygen.errors import StorygenError
+from storygen.launch import require_free_port
+from storygen.settings import Settings, load_settings
+from storygen.story.store import StoryStore
+
+
+def studio_of(settings: Settings) -> Studio:
+    """Engine and store as the settings want them, both still closed."""
+    engine = LocalEngine(
+        Catalogue(settings.weights_dir),
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        slots=settings.slots,
+        queue_size=settings.queue_size,
+        loaded_models=settings.loaded_models,
+    )
+    return Studio(engine)
+
+
+def checked_settings() -> Settings:
+    """The settings, once it is certain that the page can be served with them, and safely."""
+    settings = load_settings()
+    guards.require_loopback(config.run.host, settings.allow_exposed)
+    guards.require_closed_config(config.features)
+    guards.writable(settings.data_dir)
+    if not config.run.watch:  # while it watches, the port is our own
+        require_free_port(config.run.host, config.run.port)
+    return settings
+
+
+try:
+    settings = checked_settings()
+    studio = studio_of(settings)
+except StorygenError as error:
+    sys.exit(str(error))
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every start, not of changes
+os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
+page.install(app, settings.allow_origins)
+events.listen(sio, studio)
+
+
+def this_chat() -> Chat:
+    """The chat of the session that Chainlit is calling for."""
+    assert isinstance(context.session, WebsocketSession), "every window has a socket"
+    return studio.chat(context.session)
+
+
+@cl.on_app_startup
+async def start() -> None:
+    """Get ready to write, or say why not and end."""
+    try:
+        studio.store = await StoryStore.open(settings.store_url)
+        await studio.engine.start()
+    except StorygenError as error:
+        sys.stderr.write(f"{error}\n")
+        os._exit(1)  # Chainlit would log the error and serve a page that cannot work
+
+
+@cl.on_app_shutdown
+async def stop() -> None:
+    """Stop every passage, keep what there is of it, and close."""
+    await studio.stop_all()
+    await studio.engine.close()
+    await studio.store.close()
+
+
+@cl.header_auth_callback
+async def local_writer(headers: Headers) -> cl.User:
+    """There is no login: whoever may reach the page is the one writer."""
+    return cl.User(identifier=WRITER)
+
+
+@cl.data_layer
+def history() -> BaseDataLayer:
+    """Chainlit's history is a view of our stories."""
+    return StoryHistory(studio.store, WRITER)
+
+
+@cl.set_starters
+async def starters(user: cl.User | None) -> list[cl.Starter]:
+    """Opening lines to begin with."""
+    return opening_lines(studio.engine.models())
+
+
+@cl.on_chat_start
+async def new_story() -> None:
+    """A window on a story that does not exist until something is written."""
+    await events.begin(studio, this_chat())
+
+
+@cl.on_chat_resume
+async def open_story(thread: ThreadDict) -> None:
+    """A window on a story from the list, with the settings it had."""
+    await events.resume(studio, this_chat(), thread)
+
+
+@cl.on_chat_end
+async def leave() -> None:
+    """The window is gone: nobody reads what is being written for it."""
+    events.leave(studio, this_chat())
+
+
+async def press(action: cl.Action) -> None:
+    """A button under the last passage."""
+    await events.press(studio, this_chat(), action)
+
+
+for name in (buttons.CONTINUE, buttons.RETRY, buttons.UNDO, buttons.REDO):
+    cl.action_callback(name)(press)

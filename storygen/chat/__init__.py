@@ -1,0 +1,1 @@
+"""The page that writers use, on Chainlit. Knows the engine's interface and stories, never torch."""

@@ -1,0 +1,69 @@
+"""What one can do at the end of a story: as buttons under its last passage, and by typing a slash.
+
+A button carries the end it was made for, so that one left over from an earlier moment can tell.
+"""
+
+from collections.abc import Sequence
+
+import chainlit as cl
+from chainlit.types import CommandDict
+
+from storygen.chat.guards import is_uuid
+from storygen.errors import StoryError
+from storygen.story.tree import Passage
+
+CONTINUE, RETRY, UNDO, REDO, COPY = "continue", "retry", "undo", "redo", "copy"
+
+# name: (label, icon, tooltip)
+_LOOKS = {
+    CONTINUE: ("Continue", "feather", "Let the model write on from here"),
+    RETRY: ("Retry", "rotate-cw", "Have this passage written anew; Undo brings this one back"),
+    UNDO: ("Undo", "undo-2", "Back to the story as it was before this step"),
+    REDO: ("Redo", "redo-2", "Forward again"),
+    COPY: ("Copy", "copy", "Copy this passage"),
+}
+
+
+def buttons(branch: Sequence[Passage], *, can_redo: bool) -> list[cl.Action]:
+    """What can be done at the end of this branch."""
+    ends_with_model = bool(branch) and branch[-1].role == "model"
+    is_offered = {
+        CONTINUE: bool(branch),
+        RETRY: ends_with_model,
+        UNDO: bool(branch),
+        REDO: can_redo,
+        COPY: ends_with_model,
+    }
+    head_id = branch[-1].id if branch else ""
+    return [_button(name, head_id) for name, offered in is_offered.items() if offered]
+
+
+def commands() -> list[CommandDict]:
+    """The same, but for Copy, for those who would rather type: /continue."""
+    return [
+        CommandDict(
+            id=name, description=tooltip, icon=icon, button=False, persistent=False, selected=False
+        )
+        for name, (_, icon, tooltip) in _LOOKS.items()
+        if name != COPY
+    ]
+
+
+def head_of(action: cl.Action) -> str:
+    """The end of the story a button was made for; raises StoryError for one the page never had."""
+    head_id = action.payload.get("head")
+    if head_id == "" or is_uuid(head_id):
+        return str(head_id)
+    raise StoryError("This button could not be read; reload the page.")
+
+
+def _button(name: str, head_id: str) -> cl.Action:
+    label, icon, tooltip = _LOOKS[name]
+    return cl.Action(
+        id=f"{name}-{head_id}",  # public/storygen.js finds Copy by it
+        name=name,
+        payload={"head": head_id},
+        label=label,
+        icon=icon,
+        tooltip=tooltip,
+    )

@@ -1,0 +1,192 @@
+"""What comes over the socket: messages, edits, Stop, settings. In place of Chainlit's handlers,
+which let a message run beside another, an edit run beyond Stop, and settings in unread."""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from chainlit.action import Action
+from chainlit.chat_context import chat_contexts
+from chainlit.session import WebsocketSession
+from chainlit.types import ThreadDict
+from socketio import AsyncServer  # type: ignore[import-untyped]
+
+from storygen.chat import guards
+from storygen.chat.buttons import CONTINUE, REDO, RETRY, UNDO, commands, head_of
+from storygen.chat.controls import applied, remembered, widgets
+from storygen.chat.state import Chat, Studio
+from storygen.chat.turn import Turn
+from storygen.errors import StoryError, StorygenError
+
+Handler = Callable[[Chat, Any], Awaitable[None]]
+
+VERBS = {CONTINUE: Turn.go_on, RETRY: Turn.retry, UNDO: Turn.undo, REDO: Turn.redo}
+
+MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be refused with a word
+# Seconds. A window that vanished without a word is noticed within both; a browser that has to wait
+# for a busy processor must not be taken for one, since that would end its passage.
+PING_EVERY, PING_PATIENCE = 10, 20
+logger = logging.getLogger(__name__)
+
+
+def listen(sio: AsyncServer, studio: Studio) -> None:
+    """Put our handlers in the place of Chainlit's; call once, when Chainlit's are there."""
+    chainlits = sio.handlers["/"]
+    connect, connected = chainlits["connect"], chainlits["connection_successful"]
+
+    async def on_connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
+        guards.require_identities(auth)
+        answer = await connect(sid, environ, auth)
+        session = WebsocketSession.require(sid)
+        session.emit = _truthful(session.emit, studio.chat(session))
+        return answer
+
+    async def on_connected(sid: str) -> None:
+        session = WebsocketSession.require(sid)
+        await connected(sid)
+        chat = studio.chat(session)
+        if chat.is_stored:
+            chat.start(Turn(studio, chat).catch_up(redraw=session.restored))
+
+    async def on_message(chat: Chat, payload: Any) -> None:
+        written = guards.written_message(payload)
+        if written.command in VERBS:
+            await type_command(studio, chat, written)
+            return
+        if not chat.is_stored and written.command:  # an opening line brings its model with it
+            await apply_settings(studio, chat, {"model": written.command})
+        await Turn(studio, chat).say(written.id, written.text)
+
+    async def on_edit(chat: Chat, payload: Any) -> None:
+        written = guards.written_message(payload)
+        await Turn(studio, chat).edit(written.id, written.text)
+
+    async def on_stop(chat: Chat, _: Any) -> None:
+        studio.writing(chat).stop()
+
+    async def on_settings(chat: Chat, values: Any) -> None:
+        await apply_settings(studio, chat, values)
+
+    async def on_nothing(chat: Chat, _: Any) -> None:
+        """Voice, favourites and messages between windows: the page has none of them."""
+
+    handlers: dict[str, Handler] = {
+        "client_message": on_message,
+        "edit_message": on_edit,
+        "stop": on_stop,
+        "chat_settings_edit": on_settings,
+        "chat_settings_change": on_settings,
+    }
+    kept = {"connect", "connection_successful", "disconnect", "clear_session"}
+    for event in set(chainlits) - kept:
+        sio.on(event, _handled(studio, handlers.get(event, on_nothing)))
+    sio.on("connect", on_connect)
+    sio.on("connection_successful", on_connected)
+    sio.eio.max_http_buffer_size = MAX_SOCKET_BYTES
+    sio.eio.ping_interval, sio.eio.ping_timeout = PING_EVERY, PING_PATIENCE
+
+
+async def begin(studio: Studio, chat: Chat) -> None:
+    """A window opens on a story that will exist from its first message on."""
+    if chat.session.thread_id_to_resume:  # it was not found, and its id may be a deleted story's
+        chat.session.thread_id = str(uuid.uuid4())
+    await chat.screen.settings(widgets(chat.choices, studio.engine.models()))
+    await chat.screen.emitter.set_commands(commands())
+
+
+async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:
+    """A window opens on a story from the list, with the settings it had."""
+    chat.is_stored = True
+    chat.screen.opened_on(thread["steps"])
+    models = studio.engine.models()
+    story = await studio.store.story(chat.owner, chat.story_id)
+    chat.choices = remembered(story.settings, models)
+    await chat.screen.settings(widgets(chat.choices, models))
+    await chat.screen.emitter.set_commands(commands())
+
+
+def leave(studio: Studio, chat: Chat) -> None:
+    """A window is gone: nobody reads what is being written for it."""
+    studio.leave(chat)
+    chat_contexts.pop(chat.session.id, None)  # Chainlit's own copy of the texts, never let go
+
+
+async def press(studio: Studio, chat: Chat, action: Action) -> None:
+    """A button under the last passage. The work goes on after the answer, so that the page stays
+    able to stop it."""
+    try:
+        chat.start(VERBS[action.name](Turn(studio, chat), head_of(action)))
+    except StoryError as error:
+        await chat.screen.toast(str(error), "warning")
+
+
+async def type_command(studio: Studio, chat: Chat, written: guards.Written) -> None:
+    """What a button does, typed. Words typed with it are never dropped."""
+    verb = VERBS[written.command]
+    if written.text.strip() and verb is Turn.go_on:
+        await Turn(studio, chat).say(written.id, written.text)
+    elif written.text.strip():
+        raise StoryError(
+            f"/{written.command} takes no words, so nothing was done. Your words are still on the "
+            "page: copy them and send them without it."
+        )
+    elif not chat.is_stored:
+        await chat.screen.forget(written.id)
+        raise StoryError("The story is empty. Write how it begins, then a model goes on.")
+    else:
+        await chat.screen.forget(written.id)
+        tree = await studio.store.tree(chat.owner, chat.story_id)
+        await verb(Turn(studio, chat), tree.head_id or "")
+
+
+async def apply_settings(studio: Studio, chat: Chat, values: object) -> None:
+    """Take what the sidebar sends, at once; say what could not be taken; remember the rest."""
+    models = studio.engine.models()
+    before = chat.choices
+    chat.choices, problems = applied(values, before, models)
+    if problems and problems[0] != chat.told_setting:
+        more = f" (and {len(problems) - 1} more like this)" if problems[1:] else ""
+        await chat.screen.toast(problems[0] + more, "warning")
+    chat.told_setting = problems[0] if problems else ""
+    if problems or chat.choices.model != before.model:
+        await chat.screen.settings(widgets(chat.choices, models))
+    if chat.is_stored and chat.choices != before:
+        settings = chat.choices.as_settings()
+        await studio.store.update_settings(chat.owner, chat.story_id, settings)
+
+
+def _handled(studio: Studio, handler: Handler) -> Callable[..., Awaitable[None]]:
+    """A socket handler that finds its chat and lets no error pass unseen."""
+
+    async def handle(sid: str, payload: Any = None, *_: Any) -> None:
+        session = WebsocketSession.get(sid)
+        if session is None:
+            return
+        chat = studio.chat(session)
+        try:
+            await handler(chat, payload)
+        except StorygenError as error:
+            await chat.screen.notice(str(error), is_error=True)
+        except Exception:
+            logger.exception("Error at an event of story %s", chat.story_id)
+            await chat.screen.notice(
+                "That could not be done. Nothing stored is lost.", is_error=True
+            )
+
+    return handle
+
+
+def _truthful(
+    emit: Callable[[str, Any], Awaitable[None]], chat: Chat
+) -> Callable[[str, Any], Awaitable[None]]:
+    """An emit that does not say the task has ended while it has not.
+
+    Chainlit says so after every settings event, and the page then takes Stop away.
+    """
+
+    async def emit_unless_false(event: str, data: Any) -> None:
+        if event != "task_end" or not chat.turns:
+            await emit(event, data)
+
+    return emit_unless_false

@@ -1,0 +1,84 @@
+"""The page itself: Chainlit's, without what it would load from other hosts, signed in at once."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+
+import chainlit as cl
+from chainlit.auth import create_jwt, get_token_from_cookies, set_auth_cookie
+from chainlit.auth.jwt import decode_jwt
+from chainlit.config import config
+from chainlit.server import get_html_template, router
+from fastapi import FastAPI
+from jwt import InvalidTokenError
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from storygen.chat import guards
+
+WRITER = "writer"  # the one who owns every story while there is no login
+
+_OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
+_INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+_EXTRA_HEAD = """<meta name="color-scheme" content="light dark" />
+    <meta name="robots" content="noindex" />
+  </head>"""
+
+
+def install(app: FastAPI, origins: Sequence[str]) -> None:
+    """Serve Chainlit's app as the guards allow it, with the page in place of its own."""
+    html = local_html(config.run.root_path)
+    app.router.routes[:] = [*guards.needed_routes(app, router), page_route(html)]
+    # Chainlit packs its 4.6 MB script anew for every visitor, which holds up everyone else's words
+    # for half a second; on this machine there is no line it would be too long for.
+    app.user_middleware[:] = [m for m in app.user_middleware if not _packs(m)]
+    app.add_middleware(
+        guards.Guard,
+        hosts=guards.allowed_hosts(config.run.host, origins),
+        any_address=not guards.is_loopback(config.run.host),
+        origins=origins,
+        content_security_policy=guards.content_security_policy(script_hashes(html)),
+    )
+    # Follow the system's light or dark until the writer chooses; the file format cannot say so.
+    config.ui.default_theme = "system"
+
+
+def local_html(root_path: str = "") -> str:
+    """The page as HTML that names no other host."""
+    html = _OUTSIDE.sub("", get_html_template(root_path))
+    return html.replace("</head>", _EXTRA_HEAD)
+
+
+def script_hashes(html: str) -> list[str]:
+    """What a content security policy must name for the scripts inside the page to run."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE_SCRIPT.findall(html))
+    return [f"sha256-{base64.b64encode(digest).decode()}" for digest in digests]
+
+
+def page_route(html: str) -> Route:
+    """The route that answers every other GET with the page, and a browser it does not know with
+    the cookie of the local writer, so that nobody meets a login form."""
+
+    async def page(request: Request) -> Response:
+        response = HTMLResponse(html, headers={"cache-control": "no-cache"})
+        if not _is_signed_in(request):
+            set_auth_cookie(request, response, create_jwt(cl.User(identifier=WRITER)))
+        return response
+
+    return Route("/{path:path}", page, methods=["GET", "HEAD"])
+
+
+def _packs(middleware: Middleware) -> bool:
+    return isinstance(middleware.cls, type) and issubclass(middleware.cls, GZipMiddleware)
+
+
+def _is_signed_in(request: Request) -> bool:
+    token = get_token_from_cookies(request.cookies)
+    try:
+        return token is not None and decode_jwt(token).identifier == WRITER
+    except InvalidTokenError:
+        return False

@@ -1,0 +1,157 @@
+"""What a window shows: the active branch, notices, buttons. Brought in line with the store, not
+trusted to be so: only what differs is sent."""
+
+import uuid
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import chainlit as cl
+from chainlit.emitter import ChainlitEmitter
+from chainlit.session import WebsocketSession
+from chainlit.step import StepDict
+from chainlit.types import ToastType
+
+from storygen.chat.prose import sentence, typed, verbatim
+from storygen.story.tree import Passage
+
+AUTHOR = "storygen"
+REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
+
+
+def step_of(passage: Passage) -> StepDict:
+    """A passage as Chainlit's message. A writer's is shown as typed, a model's as Markdown."""
+    is_writers = passage.role == "writer"
+    return _step(
+        passage.id,
+        typed(passage.text) if is_writers else verbatim(passage.text),
+        type="user_message" if is_writers else "assistant_message",
+        threadId=passage.story_id,
+        streaming=passage.state == "streaming",
+        createdAt=f"{passage.created_at.replace(tzinfo=None).isoformat()}Z",
+    )
+
+
+class Screen:
+    """One window, as far as the server knows what it shows."""
+
+    def __init__(self, session: WebsocketSession) -> None:
+        self.emitter = ChainlitEmitter(session)
+        self.shown: list[str] = []  # ids of passages, in their order
+        self._notices: list[str] = []
+        self._buttons: list[cl.Action] = []
+        self._offered: deque[cl.Action] = deque(maxlen=REMEMBERED_BUTTONS)
+        self._streamed = ""  # what of the passage being written was sent, encoded
+
+    async def show(self, branch: Sequence[Passage], typed: str | None = None) -> None:
+        """Show exactly this branch. `typed` is a message that the browser put at its end itself."""
+        ids = [passage.id for passage in branch]
+        kept = 0
+        while kept < min(len(ids), len(self.shown)) and ids[kept] == self.shown[kept]:
+            kept += 1
+        gone = self.shown[kept:]
+        if typed is not None and ids[kept:] != [typed]:
+            gone = [*gone, typed]
+        for passage_id in gone:
+            await self._delete(passage_id)
+        for passage in branch[kept:]:
+            await self.emitter.send_step(step_of(passage))
+        self.shown = ids
+
+    async def stream(self, passage_id: str, text: str, sent: int) -> None:
+        """Show the passage being written, of which `sent` characters are there already."""
+        new = verbatim(text, sent)
+        if sent == 0:
+            self._streamed = new
+            await self.emitter.stream_start(_step(passage_id, new, streaming=True))
+            self.shown.append(passage_id)
+            return
+        # Two code spans in a row would run together, so the whole text is sent anew.
+        is_whole = self._streamed.endswith("`") and new.startswith("`")
+        new = verbatim(text) if is_whole else new
+        self._streamed = new
+        await self.emitter.send_token(passage_id, new, is_sequence=is_whole)
+
+    async def finish(self, passage: Passage) -> None:
+        """Show the written passage as it was stored."""
+        await self.emitter.update_step(step_of(passage))
+
+    async def notice(self, text: str, *, is_error: bool = False) -> None:
+        """Say something below the story; it goes when the story goes on."""
+        self._notices.append(str(uuid.uuid4()))
+        step = _step(self._notices[-1], sentence(text), isError=is_error)
+        await self.emitter.send_step(step)
+
+    async def toast(self, text: str, kind: ToastType = "info") -> None:
+        """Say something in passing."""
+        await self.emitter.send_toast(text, kind)
+
+    def opened_on(self, steps: Sequence[StepDict]) -> None:
+        """The window was just filled with these passages and nothing else. One that was growing
+        when they were read will have to be shown again."""
+        self.shown = [step["id"] for step in steps if not step["streaming"]]
+
+    async def opened(self, title: str) -> None:
+        """The window's story now exists: the page lists it and takes its address."""
+        session = self.emitter.session
+        session.has_first_interaction = True
+        first = {"interaction": title, "thread_id": session.thread_id}
+        await self.emitter.emit("first_interaction", first)
+        await self.emitter.send_window_message({"storygen": {"story": session.thread_id}})
+
+    async def clear(self) -> None:
+        """Take away buttons and notices, which speak of a moment that is over."""
+        await self._remove(self._buttons)
+        for notice in self._notices:
+            await self._delete(notice)
+        self._buttons, self._notices = [], []
+
+    async def offer(self, actions: Sequence[cl.Action], under: str | None) -> None:
+        """Show buttons under a message, or by themselves at the end."""
+        if under is None and actions:
+            under = str(uuid.uuid4())
+            self._notices.append(under)
+            await self.emitter.send_step(_step(under, ""))
+        for action in actions:
+            action.forId = under
+            await self.emitter.emit("action", action.to_dict())
+        self._buttons = list(actions)
+        self._offered.extend(actions)
+
+    async def settings(self, tabs: list[dict[str, Any]]) -> None:
+        """Fill the sidebar."""
+        await self.emitter.emit("chat_settings", tabs)
+
+    async def forget(self, message_id: str) -> None:
+        """Take away a message that the browser showed and that is no passage."""
+        await self._delete(message_id)
+
+    async def redraw(self, branch: Sequence[Passage]) -> None:
+        """Replace whatever the window shows, after it may have missed something."""
+        steps = [step_of(passage) for passage in branch]
+        thread = {"id": self.emitter.session.thread_id, "steps": steps, "elements": []}
+        await self.emitter.emit("resume_thread", thread)
+        await self._remove(self._offered)  # it may not have heard that they are gone
+        self.opened_on(steps)
+
+    async def _remove(self, actions: Iterable[cl.Action]) -> None:
+        for action in actions:
+            await self.emitter.emit("remove_action", action.to_dict())
+
+    async def _delete(self, message_id: str) -> None:
+        await self.emitter.delete_step(_step(message_id, ""))
+
+
+def _step(step_id: str, output: str, **more: Any) -> StepDict:
+    step: dict[str, Any] = {
+        "id": step_id,
+        "parentId": None,
+        "name": AUTHOR,
+        "type": "assistant_message",
+        "output": output,
+        "input": "",
+        "streaming": False,
+        "isError": False,
+        "metadata": {},
+    }
+    return cast(StepDict, step | more)

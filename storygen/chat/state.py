@@ -1,0 +1,108 @@
+"""Who is writing what: one Chat for each window, one Writing for each story being written."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+from chainlit.session import WebsocketSession
+
+from storygen.chat.controls import Choices, first_choices
+from storygen.chat.screen import Screen
+from storygen.engine.interface import Engine
+from storygen.story.store import StoryStore
+
+STOP_WITHIN = 5  # seconds for all passages to be stored when the server ends
+
+
+@dataclass(eq=False)
+class Chat:
+    """One window on one story. Only ids and values; texts are in the store."""
+
+    session: WebsocketSession
+    owner: str
+    choices: Choices
+    screen: Screen
+    is_stored: bool = False  # a story exists from its first message on
+    turns: int = 0  # running and waiting
+    stops: int = 0  # how often the window was closed
+    told_words: int = 0  # how many forgotten words the writer was told of
+    told_setting: str = ""  # the last complaint about a setting
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def story_id(self) -> str:
+        """Chainlit's thread and our story have the same id."""
+        return self.session.thread_id
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work beside the request that asked for it."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class Writing:
+    """One story at work, shared by all windows that show it: one turn at a time.
+
+    Whoever sends something has the word: it interrupts what a model is writing there, and waits
+    for the lock only until that is stored.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.chat: Chat | None = None  # whose turn it is
+        self.waiting = 0  # turns that will follow it
+        self.stops = 0  # how often Stop was pressed
+        self.reader: asyncio.Task[None] | None = None  # takes in what the engine writes
+
+    def stop(self) -> None:
+        """The writer wants nothing written now, neither what runs nor what is about to start."""
+        self.stops += 1
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End the passage that is being written, if one is; what there is of it stays."""
+        if self.reader is not None:
+            self.reader.cancel()
+
+
+class Studio:
+    """What every chat shares: the engine, the stories, and who writes where."""
+
+    store: StoryStore  # opened when the server starts
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.turns: set[asyncio.Task[Any]] = set()
+        self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
+
+    def chat(self, session: WebsocketSession) -> Chat:
+        """The chat of a session, made when first asked for. The session carries it, so that both
+        go together."""
+        chat: Chat | None = vars(session).get("storygen_chat")
+        if chat is None:
+            owner = session.user.identifier if session.user else ""
+            choices = first_choices(self.engine.models())
+            chat = Chat(session, owner, choices, Screen(session))
+            vars(session)["storygen_chat"] = chat
+        return chat
+
+    def writing(self, chat: Chat) -> Writing:
+        """The work on the chat's story."""
+        return self._writings.setdefault((chat.owner, chat.story_id), Writing())
+
+    def leave(self, chat: Chat) -> None:
+        """A window was closed: what was being written for it ends, and is kept."""
+        chat.stops += 1
+        writing = self.writing(chat)
+        if writing.chat is chat:
+            writing.interrupt()
+
+    async def stop_all(self) -> None:
+        """Stop every passage and wait until what there is of it is stored."""
+        for writing in list(self._writings.values()):
+            writing.stop()
+        if self.turns:
+            await asyncio.wait(self.turns, timeout=STOP_WITHIN)

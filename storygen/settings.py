@@ -1,0 +1,132 @@
+"""Settings: what one installation chooses. The only reader of the environment and of .env.
+
+Entry points build Settings once and hand values down; every default works untouched.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from storygen.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "STORYGEN_"
+
+
+class Settings(BaseSettings):
+    """Each field is an environment variable STORYGEN_<NAME>, or a line of .env."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ROOT / ".env", extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(
+        default=ROOT / ".storygen", description="Where stories and secrets are kept."
+    )
+    weights_dir: Path = Field(
+        default=ROOT / "weights", description="Where the models are, one directory each."
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of the story store; empty: SQLite in the data dir."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where models run; auto takes CUDA when it is there."
+    )
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Number format of the weights; auto: bf16 or fp16 on CUDA, fp32 on a CPU.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a model; 0: all cores but one, which the page needs.",
+    )
+    slots: int = Field(
+        default=8, ge=1, le=256, description="Passages written at the same time by one model."
+    )
+    queue_size: int = Field(
+        default=32, ge=0, le=10_000, description="Passages that may wait; more are refused."
+    )
+    loaded_models: int = Field(
+        default=3, ge=1, le=64, description="Models kept in memory; the longest unused goes first."
+    )
+    host: str = Field(
+        default="127.0.0.1", description="Address the page is served on; loopback by default."
+    )
+    port: int = Field(default=8000, ge=1, le=65535, description="Port the page is served on.")
+    allow_exposed: bool = Field(
+        default=False,
+        description="Serve beyond loopback although there is no login: whoever can reach the "
+        "page can read and write every story.",
+    )
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Further web origins that may open the page, separated by commas; "
+        "the page's own origin always may.",
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value != "localhost":
+            ipaddress.ip_address(value)
+        return value
+
+    @field_validator("data_dir", "weights_dir")
+    @classmethod
+    def _is_a_place(cls, value: Path) -> Path:
+        if "?" in str(value):
+            raise ValueError("a directory with a question mark cannot hold a database")
+        return ROOT / value.expanduser()  # the same from whatever directory storygen is started
+
+    @field_validator("allow_origins", mode="before")
+    @classmethod
+    def _are_origins(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        origins = tuple(part.strip().rstrip("/") for part in parts if part.strip())
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/*\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin such as https://stories.example")
+        return origins
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the story store."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'stories.db'}"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; raises SettingsError naming key, value and rule."""
+    _refuse_unknown_keys()
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{key}={first['input']!r} cannot be used: {first['msg']}.") from None
+
+
+def _refuse_unknown_keys() -> None:
+    """A mistyped key would silently leave its default in force."""
+    file = Settings.model_config["env_file"]
+    assert isinstance(file, Path)
+    known = [name.upper() for name in Settings.model_fields]
+    for key in [*os.environ, *dotenv_values(file)]:
+        prefix, name = key[: len(PREFIX)].upper(), key[len(PREFIX) :].upper()
+        if prefix == PREFIX and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{close[0]}?" if close else "see .env.example."
+            raise SettingsError(f"{key} is no setting of storygen: {hint}")

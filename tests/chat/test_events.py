@@ -1,0 +1,142 @@
+"""What comes over the socket besides prose: settings, commands, buttons, windows that open."""
+
+import html
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from chainlit.action import Action
+
+from storygen.chat import events
+from storygen.chat.guards import Written
+from storygen.chat.history import StoryHistory
+from storygen.chat.state import Studio
+from storygen.engine.fake import FakeEngine
+from storygen.errors import StoryError
+from storygen.story.store import StoryStore
+from tests.chat.conftest import OWNER, Window
+
+
+async def test_settings_hold_at_once_and_are_remembered(window: Window) -> None:
+    await window.type("Begin.")
+    await events.apply_settings(window.studio, window.chat, {"temperature": 1.5})
+    assert window.chat.choices.params.temperature == 1.5
+    story = await window.studio.store.story(OWNER, window.chat.story_id)
+    assert story.settings["temperature"] == 1.5
+    assert window.browser.settings == []  # the sidebar shows it already
+
+
+async def test_settings_before_the_first_message_belong_to_the_story(window: Window) -> None:
+    await events.apply_settings(window.studio, window.chat, {"top_k": 3})
+    await window.type("Begin.")
+    story = await window.studio.store.story(OWNER, window.chat.story_id)
+    assert story.settings["top_k"] == 3
+
+
+async def test_complaint_about_a_setting_is_made_once(window: Window) -> None:
+    for _ in range(3):  # a slider sends all values with every step
+        await events.apply_settings(window.studio, window.chat, {"top_k": "x", "min_p": "y"})
+    assert len(window.browser.toasts) == 1
+    assert "(and 1 more like this)" in window.browser.toasts[0]
+    await events.apply_settings(window.studio, window.chat, {"top_k": 3})
+    await events.apply_settings(window.studio, window.chat, {"top_k": "x"})
+    assert len(window.browser.toasts) == 2
+
+
+async def test_corrected_setting_is_shown_in_the_sidebar(window: Window) -> None:
+    await events.apply_settings(window.studio, window.chat, {"temperature": 99})
+    story_tab = window.browser.settings[-1][0]["inputs"]
+    shown = next(widget for widget in story_tab if widget["id"] == "temperature")
+    assert shown["initial"] == 2.0
+
+
+async def test_typed_command_does_what_the_button_does(window: Window) -> None:
+    await window.type("Begin.")
+    typed = str(uuid4())
+    window.browser.messages[typed] = {"id": typed, "output": ""}
+    written = Written(typed, "", "continue")
+    await events.type_command(window.studio, window.chat, written)
+    assert await window.texts() == ["Begin.", " It was dark.", " It was dark."]
+    assert typed not in window.browser.messages
+    await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "undo"))
+    assert await window.texts() == ["Begin.", " It was dark."]
+    await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "redo"))
+    assert len(await window.texts()) == 3
+
+
+async def test_words_typed_with_a_command_are_never_dropped(window: Window) -> None:
+    await window.type("Begin.")
+    await events.type_command(
+        window.studio, window.chat, Written(str(uuid4()), "Mine.", "continue")
+    )
+    assert (await window.texts())[2] == "Mine."
+    typed = str(uuid4())
+    window.browser.messages[typed] = {"id": typed, "output": "Precious."}
+    with pytest.raises(StoryError, match="still on the page"):
+        await events.type_command(window.studio, window.chat, Written(typed, "Precious.", "undo"))
+    assert typed in window.browser.messages
+
+
+async def test_command_in_an_empty_story_says_so(window: Window) -> None:
+    with pytest.raises(StoryError, match="story is empty"):
+        await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "retry"))
+
+
+async def test_button_that_was_never_there_says_so(window: Window) -> None:
+    await window.type("Begin.")
+    for head in (7, None, "x", ["y"]):
+        action = Action(name="undo", payload={"head": head})
+        await events.press(window.studio, window.chat, action)
+    assert window.browser.toasts == ["This button could not be read; reload the page."] * 4
+    assert len(await window.texts()) == 2
+
+
+async def test_story_from_the_list_opens_with_its_settings_and_words(
+    studio: Studio, window: Window, store: StoryStore
+) -> None:
+    await events.apply_settings(studio, window.chat, {"model": "fantasy", "top_k": 3})
+    await window.type("Begin.")
+    thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
+    assert thread is not None
+    again = Window(studio, window.chat.story_id)
+    await events.resume(studio, again.chat, thread)
+    await again.turn.catch_up(redraw=False)
+    assert again.chat.choices == window.chat.choices
+    assert again.chat.screen.shown == list(window.browser.messages)
+    assert again.browser.buttons == ["continue", "retry", "undo", "copy"]
+
+
+async def test_address_of_a_story_that_is_gone_opens_a_new_one(
+    studio: Studio, window: Window, store: StoryStore
+) -> None:
+    await window.type("Begin.")
+    gone = window.chat.story_id
+    await store.delete_story(OWNER, gone)
+    again = Window(studio, gone)
+    await events.begin(studio, again.chat)
+    await again.type("Another beginning.")
+    assert again.chat.story_id != gone
+    assert (await again.texts())[0] == "Another beginning."
+
+
+async def test_without_models_words_are_kept_and_the_way_out_is_said(
+    studio_with: Callable[[FakeEngine], Studio],
+) -> None:
+    window = Window(studio_with(FakeEngine(models=[])))
+    await events.begin(window.studio, window.chat)
+    await window.type("Begin.")
+    assert await window.texts() == ["Begin."]
+    assert any("no model to write with" in html.unescape(o) for o in window.browser.outputs)
+
+
+async def test_end_of_a_task_is_not_announced_while_it_runs(window: Window) -> None:
+    emit = events._truthful(window.browser.emit, window.chat)
+    window.chat.turns = 1
+    window.browser.is_busy = True
+    await emit("task_end", {})
+    await emit("toast", {"message": "still passes"})
+    assert window.browser.is_busy
+    assert window.browser.toasts == ["still passes"]
+    window.chat.turns = 0
+    await emit("task_end", {})
+    assert not window.browser.is_busy

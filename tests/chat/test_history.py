@@ -1,0 +1,137 @@
+"""Chainlit's history as a view of the store."""
+
+from uuid import uuid4
+
+import pytest
+from chainlit.types import Pagination, ThreadFilter
+
+from storygen.chat.history import UNTITLED, StoryHistory
+from storygen.story.store import StoryStore
+from tests.chat.conftest import OWNER
+
+
+@pytest.fixture
+def history(store: StoryStore) -> StoryHistory:
+    return StoryHistory(store, OWNER)
+
+
+async def a_story(store: StoryStore, title: str = "Fog", owner: str = OWNER) -> str:
+    """A story of one opening and one passage; its id."""
+    story = await store.create_story(owner, title=title)
+    await store.add_passage(owner, story.id, "writer", "  *The* fog")
+    await store.add_passage(owner, story.id, "model", " came up.")
+    return story.id
+
+
+async def test_story_is_a_thread_of_messages(history: StoryHistory, store: StoryStore) -> None:
+    story_id = await a_story(store)
+    thread = await history.get_thread(story_id)
+    assert thread is not None
+    assert thread["id"] == story_id
+    assert thread["name"] == "Fog"
+    assert thread["userIdentifier"] == OWNER
+    kinds = [(step["type"], step["output"]) for step in thread["steps"]]
+    assert kinds == [
+        ("user_message", "\u2060  *The* fog"),
+        ("assistant_message", "**&#32;**&#99;ame up."),
+    ]
+    assert await history.get_thread_author(story_id) == OWNER
+
+
+async def test_only_the_active_branch_is_shown(history: StoryHistory, store: StoryStore) -> None:
+    story_id = await a_story(store)
+    await store.undo(OWNER, story_id)
+    thread = await history.get_thread(story_id)
+    assert thread is not None
+    assert len(thread["steps"]) == 1
+
+
+async def test_story_of_another_is_as_if_it_were_not_there(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story_id = await a_story(store, owner="somebody")
+    assert await history.get_thread(story_id) is None
+    assert await history.get_thread_author(story_id) == ""
+    assert (await history.list_threads(Pagination(first=9), ThreadFilter())).data == []
+
+
+async def test_list_is_paged_without_gaps_or_repeats(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    ids = [await a_story(store, f"Story {n}") for n in range(5)]
+    seen, cursor, pages = [], None, 0
+    while True:
+        page = await history.list_threads(Pagination(first=2, cursor=cursor), ThreadFilter())
+        seen += [thread["id"] for thread in page.data]
+        pages += 1
+        if not page.pageInfo.hasNextPage:
+            break
+        cursor = page.pageInfo.endCursor
+    assert seen == ids[::-1]
+    assert pages == 3
+
+
+@pytest.mark.parametrize("cursor", ["", "junk", "2024-01-01", "/", "\0"])
+async def test_junk_as_a_cursor_is_no_error(history: StoryHistory, cursor: str) -> None:
+    page = await history.list_threads(Pagination(first=10**9, cursor=cursor), ThreadFilter())
+    assert page.data == []
+
+
+async def test_search_finds_titles_and_texts(history: StoryHistory, store: StoryStore) -> None:
+    await a_story(store, "Fog")
+    await a_story(store, "Rain")
+    found = await history.list_threads(Pagination(first=9), ThreadFilter(search="rain"))
+    assert [thread["name"] for thread in found.data] == ["Rain"]
+    found = await history.list_threads(Pagination(first=9), ThreadFilter(search="came up"))
+    assert len(found.data) == 2
+
+
+async def test_renaming_is_kept_and_naming_by_chainlit_is_not(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story_id = await a_story(store)
+    await history.update_thread(story_id, name="  A new\n title ")
+    await history.update_thread(story_id, name="continue", user_id=OWNER)
+    await history.update_thread(story_id, metadata={"chat_settings": {"x": 1}})
+    assert (await store.story(OWNER, story_id)).title == "A new title"
+    await history.update_thread(story_id, name="x" * 100_000)
+    assert len((await store.story(OWNER, story_id)).title) == 200
+
+
+async def test_untitled_story_has_a_name_in_the_list(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    await store.create_story(OWNER)
+    page = await history.list_threads(Pagination(first=9), ThreadFilter())
+    assert page.data[0]["name"] == UNTITLED
+
+
+async def test_deleted_story_leaves_the_list_and_can_come_back(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story_id = await a_story(store)
+    await history.delete_thread(story_id)
+    assert await history.get_thread(story_id) is None
+    await store.restore_story(OWNER, story_id)
+    assert await history.get_thread(story_id) is not None
+
+
+async def test_chainlits_own_writes_change_nothing(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story_id = await a_story(store)
+    before = await history.get_thread(story_id)
+    assert before is not None
+    step = before["steps"][0] | {"output": "forged", "threadId": story_id}
+    await history.create_step(step)
+    await history.update_step(step)
+    await history.delete_step(step["id"])
+    assert await history.get_thread(story_id) == before
+
+
+async def test_nobody_but_the_owner_is_known(history: StoryHistory) -> None:
+    assert await history.get_user("somebody") is None
+    owner = await history.get_user(OWNER)
+    assert owner is not None
+    assert owner.id == OWNER
+    assert await history.get_thread_author(str(uuid4())) == ""
