@@ -1,0 +1,7 @@
+"""python -m storygen: see storygen.cli."""
+
+import sys
+
+from storygen.cli import main
+
+sys.exit(main())

@@ -1,0 +1,174 @@
+"""The command line: what models there are, writing with one, scoring a text. Thin on purpose."""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from storygen.catalogue import Catalogue, ModelInfo
+from storygen.errors import PromptError, StorygenError
+from storygen.params import RANGES, SamplingParams
+from storygen.settings import Settings, load_settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0 done, 1 a sentence on standard error, 2 wrong usage."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args, load_settings())
+    except StorygenError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever reads this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m storygen", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    models = commands.add_parser("models", help="list the models in the weights directory")
+    models.add_argument("--json", action="store_true", help="print a JSON list")
+    models.set_defaults(run=_models)
+
+    write = commands.add_parser("write", help="continue a text")
+    write.add_argument("--model", required=True, metavar="M")
+    write.add_argument("--prompt", required=True, metavar="TEXT")
+    for name, (kind, low, high) in RANGES.items():
+        option = "--" + name.replace("_", "-")
+        write.add_argument(option, type=kind, metavar="N", help=f"{low:g} to {high:g}")
+    write.add_argument("--stop", action="append", metavar="TEXT", help="end before this text")
+    write.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    write.set_defaults(run=_write)
+
+    score = commands.add_parser("score", help="how well a model predicts a text file")
+    score.add_argument("--model", required=True, metavar="M")
+    score.add_argument("file", type=Path, metavar="FILE")
+    score.add_argument("--json", action="store_true", help="print a JSON object")
+    score.set_defaults(run=_score)
+    return parser
+
+
+def _models(args: argparse.Namespace, settings: Settings) -> None:
+    models = Catalogue(settings.weights_dir).models()
+    if args.json:
+        print(json.dumps([_described(info) for info in models], ensure_ascii=False, indent=2))
+        return
+    for info in models:
+        bpb = f"{info.bits_per_byte:.3f} bits per byte" if info.bits_per_byte else "not measured"
+        print(f"{info.name:16} {info.genre:14} {info.block_size:5} tokens  {bpb}")
+    if not models:
+        print(f"No models in {settings.weights_dir}. Train one: python -m storygen.train RECIPE")
+
+
+def _described(info: ModelInfo) -> dict[str, Any]:
+    return asdict(info) | {"directory": str(info.directory)}
+
+
+def _write(args: argparse.Namespace, settings: Settings) -> None:
+    catalogue = Catalogue(settings.weights_dir)
+    info = catalogue.get(args.model)
+    chosen = {name: value for name in RANGES if (value := getattr(args, name)) is not None}
+    params = SamplingParams(**{**info.suggested, **chosen}, stop=tuple(args.stop or ()))
+    if params.seed is None:
+        params = replace(params, seed=secrets.randbelow(2**31))
+    show = (lambda text: None) if args.json else _print_now
+    written = asyncio.run(_continued(settings, info, args.prompt, params, show))
+    print(json.dumps(written, ensure_ascii=False) if args.json else "")
+
+
+async def _continued(
+    settings: Settings,
+    info: ModelInfo,
+    prompt: str,
+    params: SamplingParams,
+    show: Callable[[str], None],
+) -> dict[str, Any]:
+    """Continue a text, showing it as it comes; the result as `write --json` prints it."""
+    from storygen.engine.local import LocalEngine  # takes seconds: not for `models` or --help
+    from storygen.story.prompt import fit_prompt, glue, prompt_budget
+
+    engine = LocalEngine(
+        Catalogue(settings.weights_dir),
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        slots=1,
+    )
+    await engine.start()
+    try:
+        read = await fit_prompt(
+            prompt,
+            budget=prompt_budget(info.block_size, params.max_new_tokens),
+            count_tokens=partial(engine.count_tokens, info.name),
+        )
+        if read.cut:
+            words = f"{read.left_out:,} word{'' if read.left_out == 1 else 's'}"
+            print(
+                f"{info.name} does not see the beginning of the prompt ({words}).", file=sys.stderr
+            )
+        text, tokens, reason = "", 0, None
+        await engine.next_tokens(info.name, read.text, 1)  # so that loading is not timed
+        began = time.perf_counter()
+        async with aclosing(engine.stream(info.name, read.text, params)) as segments:
+            async for segment in segments:
+                piece = segment.text if text else glue(read.trailing, segment.text)
+                show(piece)
+                text += piece
+                tokens += segment.token_count
+                reason = segment.finish_reason
+        seconds = time.perf_counter() - began
+    finally:
+        await engine.close()
+    return {
+        "text": text,
+        "finish_reason": reason,
+        "tokens": tokens,
+        "seed": params.seed,
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+
+
+def _print_now(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _score(args: argparse.Namespace, settings: Settings) -> None:
+    info = Catalogue(settings.weights_dir).get(args.model)
+    text = _read(args.file)
+
+    from storygen import checkpoints  # as above
+    from storygen.train.evaluate import score_text
+
+    score = score_text(*checkpoints.load(info.directory), text)
+    if args.json:
+        print(json.dumps(score.as_dict()))
+    else:
+        print(
+            f"{score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:.2f} "
+            f"({score.tokens:,} tokens, {score.bytes:,} bytes)"
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8")  # line ends as they are
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise PromptError(f"{path} is not UTF-8 text: convert it first.") from None
+    if not text:
+        raise PromptError(f"{path} is empty: there is nothing to score.")
+    return text

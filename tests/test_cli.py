@@ -1,0 +1,175 @@
+"""The commands as design and README promise them: what they print, and their exit codes."""
+
+import json
+import shutil
+
+import pytest
+
+from storygen.cli import main
+
+
+@pytest.fixture
+def cli(tiny_weights, monkeypatch, capsys):
+    """Run a command on the tiny models; exit code, standard output, standard error."""
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tiny_weights))
+
+    def run(*arguments):
+        try:
+            code = main(arguments)
+        except SystemExit as exit:  # argparse
+            code = exit.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def write(cli, *arguments):
+    code, out, err = cli("write", "--model", "tiny", "--prompt", "the owl", "--json", *arguments)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_models_lists_every_model(cli, tiny_weights):
+    code, out, _ = cli("models")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["letters", "tiny"]
+    code, out, _ = cli("models", "--json")
+    assert code == 0
+    assert [(m["name"], m["block_size"]) for m in json.loads(out)] == [
+        ("letters", 64),
+        ("tiny", 32),
+    ]
+
+
+def test_models_says_what_to_do_when_there_are_none(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path / "nowhere"))
+    code, out, _ = cli("models")
+    assert code == 0
+    assert "python -m storygen.train" in out
+
+
+def test_write_prints_the_continuation_only(cli):
+    written = write(cli, "--seed", "7", "--max-new-tokens", "12")
+    code, out, err = cli(
+        *("write", "--model", "tiny", "--prompt", "the owl"),
+        *("--seed", "7", "--max-new-tokens", "12"),
+    )
+    assert (code, out, err) == (0, written["text"] + "\n", "")
+
+
+def test_write_json_has_exactly_the_promised_keys(cli):
+    written = write(cli, "--seed", "7", "--max-new-tokens", "12")
+    assert list(written) == ["text", "finish_reason", "tokens", "seed", "tokens_per_second"]
+    assert written["finish_reason"] == "length"
+    assert written["tokens"] == 12
+    assert written["seed"] == 7
+    assert written["tokens_per_second"] > 0
+
+
+def test_a_drawn_seed_is_told_and_gives_the_passage_again(cli):
+    first = write(cli, "--max-new-tokens", "20")
+    again = write(cli, "--max-new-tokens", "20", "--seed", str(first["seed"]))
+    assert again["text"] == first["text"]
+    assert write(cli, "--max-new-tokens", "20")["text"] != first["text"]
+
+
+def test_a_stop_text_ends_the_passage_before_it(cli):
+    written = write(cli, "--seed", "7", "--max-new-tokens", "30")
+    middle = written["text"][10:12]
+    stopped = write(cli, "--seed", "7", "--max-new-tokens", "30", "--stop", middle)
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == written["text"][: written["text"].index(middle)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cut"),
+    [
+        ("The owl and the hen. " * 50_000, True),
+        ("a" * 1_000_000, True),
+        (" " * 1_000_000 + "x", False),
+        ("the \ud800 owl", False),
+        ("<|endoftext|>", False),
+        ("\x00\x07\u202e\u200b", False),
+    ],
+    ids=["a-million-characters", "one-word", "spaces", "lone-surrogate", "special", "controls"],
+)
+def test_any_text_is_a_prompt_and_a_cut_is_told(cli, prompt, cut):
+    arguments = ("--prompt", prompt, "--max-new-tokens", "3", "--seed", "5", "--json")
+    code, out, err = cli("write", "--model", "tiny", *arguments)
+    assert code == 0
+    assert json.loads(out)["finish_reason"] in ("length", "stop")
+    assert ("tiny does not see the beginning of the prompt" in err) is cut
+
+
+def test_score_agrees_with_the_log_probabilities_of_the_model(cli, tiny_model, tmp_path):
+    text = "The owl and the hen — 1984.\r\n"
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    code, out, _ = cli("score", "--model", "tiny", str(tmp_path / "t.txt"), "--json")
+    assert code == 0
+    score = json.loads(out)
+    assert list(score) == ["tokens", "bytes", "nats", "bits_per_byte", "perplexity"]
+    assert score["bytes"] == len(text.encode())
+    assert score["bits_per_byte"] == pytest.approx(score["nats"] / 0.6931472 / score["bytes"])
+    assert score["perplexity"] == pytest.approx(2.7182818 ** (score["nats"] / score["tokens"]))
+    code, out, _ = cli("score", "--model", "tiny", str(tmp_path / "t.txt"))
+    assert f"{score['bits_per_byte']:.4f} bits per byte" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["write", "--model", "poet", "--prompt", "a"], "There is no model 'poet'"),
+        (["write", "--model", "../tiny", "--prompt", "a"], "There is no model '../tiny'"),
+        (["write", "--model", "tiny", "--prompt", ""], "The prompt is empty"),
+        (["write", "--model", "tiny", "--prompt", "a", "--temperature", "9"], "temperature is 9.0"),
+        (["write", "--model", "tiny", "--prompt", "a", "--top-k", "-1"], "top_k is -1"),
+        (["write", "--model", "tiny", "--prompt", "a", "--top-p", "nan"], "top_p must be a number"),
+        (["write", "--model", "tiny", "--prompt", "a", "--stop", ""], "stop has ''"),
+        (["write", "--model", "letters", "--prompt", "caf\u00e9"], "has never seen 'é'"),
+        (["score", "--model", "tiny", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["score", "--model", "poet", "nowhere.txt"], "There is no model 'poet'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_1(cli, arguments, sentence):
+    code, out, err = cli(*arguments)
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(b"", "is empty"), (b"\xff\xfe\xff", "is not UTF-8")]
+)
+def test_a_file_that_cannot_be_scored_is_named(cli, tmp_path, content, sentence):
+    (tmp_path / "t.txt").write_bytes(content)
+    code, _, err = cli("score", "--model", "tiny", str(tmp_path / "t.txt"))
+    assert code == 1
+    assert sentence in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["sing"], ["write"], ["write", "--model", "tiny", "--prompt", "a", "--seed", "many"]],
+)
+def test_wrong_usage_is_exit_code_2(cli, arguments):
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage:" in err
+
+
+def test_a_damaged_model_is_one_sentence(cli, tiny_weights, tmp_path, monkeypatch):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "w" / "tiny")
+    path = tmp_path / "w" / "tiny" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path / "w"))
+    code, _, err = cli("write", "--model", "tiny", "--prompt", "a")
+    assert code == 1
+    assert "model.safetensors is missing or not as it was saved" in err
+
+
+def test_a_setting_that_cannot_be_used_is_named(cli, monkeypatch):
+    monkeypatch.setenv("STORYGEN_PORT", "eighty")
+    code, _, err = cli("models")
+    assert code == 1
+    assert err.startswith("STORYGEN_PORT='eighty' cannot be used: ")
