@@ -1,4 +1,6 @@
-"""Text that every encoding can hold. Knows the standard library only."""
+"""Text that every encoding can hold, in one typography. Knows the standard library only."""
+
+import re
 
 
 def whole_characters(text: str) -> str:
@@ -8,3 +10,31 @@ def whole_characters(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def plain_typography(text: str) -> str:
+    """text as it is typed on a keyboard: straight quotes, "..." for an ellipsis, plain spaces.
+
+    Only the dash stays, as a single em dash. One style for all books spares a small model the
+    learning of several, and GPT-2's pattern keeps a contraction in two pieces only where its
+    apostrophe is straight. Doing it twice changes nothing.
+
+    >>> print(plain_typography("“I’m here . . .” he said--and left."))
+    "I'm here..." he said—and left.
+    """
+    text = _SPACES.sub(" ", text.translate(_PLAIN))
+    return _DASH.sub("—", _ELLIPSIS.sub("...", text))
+
+
+_PLAIN = str.maketrans(
+    dict.fromkeys("‘’‚‛′ʼ", "'")
+    | dict.fromkeys("“”„‟″", '"')
+    | dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f", " ")
+    | dict.fromkeys("\u200b\u2060\ufeff\u00ad")  # of no width: left out
+    | dict.fromkeys("‐‑", "-")
+    | dict.fromkeys("―⸺⸻", "—")
+    | {"…": "...", "\r": None}
+)
+_ELLIPSIS = re.compile(r" ?\.(?: \.){2,}")
+_SPACES = re.compile(r"(?<=\S) {2,}(?=\S)")
+_DASH = re.compile(r"(?<!-)--(?!-)")

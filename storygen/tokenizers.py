@@ -1,7 +1,8 @@
 """Text to token ids and back: byte-level BPE, characters, and decoding as tokens arrive.
 
-A tokenizer is pure and lossless: decode(encode(text)) is text, for any text. Special tokens in
-text are ordinary characters; only `eot_id` ends a story. Knows no torch and no files.
+A tokenizer is pure and lossless: decode(encode(text)) is text, for any text, or its plain
+typography where the vocabulary was made for that. Special tokens in text are ordinary characters;
+only `eot_id` ends a story. Knows no torch and no files.
 """
 
 import codecs
@@ -13,7 +14,7 @@ from typing import Protocol
 import tiktoken
 
 from storygen.errors import CheckpointError, PromptError
-from storygen.text import whole_characters
+from storygen.text import plain_typography, whole_characters
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -44,10 +45,13 @@ class Tokenizer(Protocol):
 class BPETokenizer:
     """Byte-level byte-pair encoding as GPT-2 has it, merged by tiktoken."""
 
-    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], plain: bool = False
+    ) -> None:
         """vocab maps GPT-2's printable spelling of each token to its id, as in vocab.json; merges
-        are the pairs of merges.txt in order. Raises CheckpointError when they do not agree."""
-        self.vocab, self.merges = vocab, list(merges)
+        are the pairs of merges.txt in order; plain: text is read in plain typography, as our own
+        vocabulary has it. Raises CheckpointError when vocab and merges do not agree."""
+        self.vocab, self.merges, self.plain = vocab, list(merges), plain
         self.vocab_size = max(vocab.values(), default=-1) + 1
         self.eot_id = vocab.get(END_OF_TEXT)
         self._bytes: list[bytes] = [b""] * self.vocab_size
@@ -67,9 +71,10 @@ class BPETokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text; a lone surrogate, which is no character, is read as U+FFFD."""
+        text = whole_characters(text)
         return [
             self._rank_to_id[rank]
-            for part in _parts(whole_characters(text))
+            for part in _parts(plain_typography(text) if self.plain else text)
             for rank in self._encoding.encode_ordinary(part)
         ]
 
@@ -176,7 +181,7 @@ def _parts(text: str) -> Iterable[str]:
 _CUT = re.compile(r"\S (?=\S)")
 
 
-def bpe_from_files(vocab_json: str, merges_txt: str) -> BPETokenizer:
+def bpe_from_files(vocab_json: str, merges_txt: str, plain: bool = False) -> BPETokenizer:
     """A BPETokenizer from the text of vocab.json and merges.txt."""
     try:
         vocab = json.loads(vocab_json)
@@ -190,4 +195,4 @@ def bpe_from_files(vocab_json: str, merges_txt: str) -> BPETokenizer:
     wrong = next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None)
     if wrong is not None:
         raise CheckpointError(f"merges.txt has {wrong!r} where two tokens are expected.")
-    return BPETokenizer(vocab, pairs)  # type: ignore[arg-type]  # each pair was just counted
+    return BPETokenizer(vocab, pairs, plain)  # type: ignore[arg-type]  # each pair was just counted

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 
 from storygen.errors import CheckpointError, PromptError
+from storygen.text import plain_typography, whole_characters
 from storygen.tokenizers import (
     BYTE_SPELLING,
     END_OF_TEXT,
@@ -13,7 +14,6 @@ from storygen.tokenizers import (
     CharTokenizer,
     StreamDecoder,
     bpe_from_files,
-    whole_characters,
 )
 
 # Jane Austen, Pride and Prejudice (1813), public domain.
@@ -55,6 +55,12 @@ def test_bpe_ids_equal_the_reference_library_on_prose(reference, text):
 @given(any_text)
 def test_bpe_round_trip_is_lossless(tiny_tokenizer, text):
     assert tiny_tokenizer.decode(tiny_tokenizer.encode(text)) == text
+
+
+@given(any_text)
+def test_a_vocabulary_of_plain_typography_reads_all_text_so(tiny_tokenizer, text):
+    plain = BPETokenizer(tiny_tokenizer.vocab, tiny_tokenizer.merges, plain=True)
+    assert plain.decode(plain.encode(text)) == plain_typography(text)
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=None), max_size=50))

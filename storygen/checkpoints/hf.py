@@ -31,6 +31,8 @@ from storygen.tokenizers import (
 SHARD_BYTES = 95_000_000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHARACTERS = "characters.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+PLAIN = "plain_typography"  # of tokenizer_config.json: ours, others pass over it
 FOR_PEOPLE = ("README.md", "storygen.json")  # may be edited; they change nothing that is computed
 
 # theirs: ours, and the largest value a file may ask for before any memory is taken
@@ -172,7 +174,10 @@ def read_tokenizer(directory: Path) -> Tokenizer:
                 f"{directory} has no readable {name}. A model directory needs vocab.json and "
                 f"merges.txt, or {CHARACTERS}."
             ) from None
-    return bpe_from_files(*texts)
+    config = directory / TOKENIZER_CONFIG
+    plain = config.is_file() and _read_json(config).get(PLAIN) is True
+    vocab_json, merges_txt = texts
+    return bpe_from_files(vocab_json, merges_txt, plain=plain)
 
 
 def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
@@ -189,7 +194,7 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     (directory / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
     special = None if tokenizer.eot_id is None else END_OF_TEXT
     _write_json(
-        directory / "tokenizer_config.json",
+        directory / TOKENIZER_CONFIG,
         {
             "tokenizer_class": "GPT2Tokenizer",
             "add_prefix_space": False,
@@ -197,6 +202,7 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
             "bos_token": special,
             "eos_token": special,
             "unk_token": special,
+            PLAIN: tokenizer.plain,
         },
     )
 

@@ -37,8 +37,13 @@ class Score:
 
 
 def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
-    """Score of one text, as a story that begins after the end-of-text token."""
-    return _score(model, tokenizer.encode(text), len(text.encode("utf-8")), tokenizer.eot_id)
+    """Score of one text, as a story that begins after the end-of-text token.
+
+    Its bytes are those of the text as the model reads it: a curly quote of three bytes that is read
+    as a straight one counts once, or the figure would flatter.
+    """
+    ids = tokenizer.encode(text)
+    return _score(model, ids, _size(tokenizer, ids), tokenizer.eot_id)
 
 
 def score_tokens(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> Score:
@@ -50,11 +55,14 @@ def score_tokens(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> Score:
     for story in np.split(ids, np.flatnonzero(ids == tokenizer.eot_id)):
         plain = [int(i) for i in story if i != tokenizer.eot_id]
         if plain:
-            size = sum(len(tokenizer.token_bytes(i)) for i in plain)
-            total += _score(model, plain, size, tokenizer.eot_id)
+            total += _score(model, plain, _size(tokenizer, plain), tokenizer.eot_id)
     return total
 
 
 def _score(model: GPT, ids: list[int], size: int, eot_id: int | None) -> Score:
     nats = -float(token_logprobs(model, ids, eot_id).double().sum())
     return Score(tokens=len(ids), bytes=size, nats=nats)
+
+
+def _size(tokenizer: Tokenizer, ids: list[int]) -> int:
+    return sum(len(tokenizer.token_bytes(i)) for i in ids)

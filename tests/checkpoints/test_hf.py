@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from storygen.checkpoints import load, save
+from storygen.checkpoints.hf import read_tokenizer, write_tokenizer
 from storygen.errors import CheckpointError
 from storygen.files import write_sums
 from storygen.model import GPT, GPTConfig
-from storygen.tokenizers import CharTokenizer
+from storygen.tokenizers import BPETokenizer, CharTokenizer
 
 CONFIG = GPTConfig(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_embd=8)
 TOKENIZER = CharTokenizer([chr(ord("A") + n) for n in range(40)], eot="A")
@@ -251,6 +252,12 @@ def test_damage_is_named_in_one_sentence(directory, damage):
         load(directory)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_vocabulary_keeps_its_typography(tiny_tokenizer, tmp_path, plain):
+    write_tokenizer(tmp_path, BPETokenizer(tiny_tokenizer.vocab, tiny_tokenizer.merges, plain))
+    assert read_tokenizer(tmp_path).plain is plain
 
 
 def test_a_tokenizer_of_another_model_is_refused(directory):
