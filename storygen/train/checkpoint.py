@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -51,29 +50,6 @@ def read_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[
             "anew, or choose another --out."
         )
     return None
-
-
-def optimizer_tensors(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name, such as `opt.wte.weight.exp_avg`."""
-    return {
-        f"opt.{name}.{key}": value
-        for name, weight in model.named_parameters()
-        for key, value in optimizer.state[weight].items()
-    }
-
-
-def restore_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    """Put back what optimizer_tensors() took out."""
-    for name, weight in model.named_parameters():
-        prefix = f"opt.{name}."
-        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if found:
-            # Fused AdamW counts its steps in fp32 where the weights are.
-            optimizer.state[weight] = {k: v.to(weight.device) for k, v in found.items()}
 
 
 def _newest_first(run: Path) -> list[Path]:

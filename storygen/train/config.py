@@ -46,10 +46,14 @@ class TrainConfig(BaseModel):
     stride: int | None = Field(default=None, ge=1, description="None: block_size, no overlap")
     seed: int = 1337
 
-    # AdamW, warm-up, cosine
+    # the optimizers; up to the rate in a line, level, and down in a line
     learning_rate: float = Field(gt=0)
-    min_learning_rate: float = Field(default=0.0, ge=0)
+    muon_learning_rate: float | None = Field(
+        default=None, gt=0, description="of the matrices inside the blocks; None: AdamW for all"
+    )
     warmup_steps: int = Field(default=0, ge=0)
+    decay_share: float = Field(default=1.0, ge=0, le=1, description="of all steps; 0: never down")
+    final_share: float = Field(default=0.0, ge=0, le=1, description="of the rate, at the end")
     weight_decay: float = Field(default=0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = Field(default=1.0, gt=0, description="largest norm of all gradients together")
@@ -62,14 +66,13 @@ class TrainConfig(BaseModel):
     sample_tokens: int = Field(default=120, ge=0)
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = Field(default=False, description="by torch.compile, which needs a C++ compiler")
     card: Card
 
     @model_validator(mode="after")
     def _agrees(self) -> "TrainConfig":
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError("min_learning_rate is above learning_rate")
         return self
 
     def model_config_for(self, vocab_size: int) -> GPTConfig:

@@ -1,4 +1,4 @@
-"""The training loop: AdamW over sliding windows, measured, resumable, and silent.
+"""The training loop: steps over sliding windows, measured, resumable, and silent.
 
 What happens goes to metrics.jsonl and to a callback; who shows it is none of its business.
 """
@@ -18,14 +18,16 @@ from torch.nn import functional as F
 
 from storygen.errors import TrainError
 from storygen.model import GPT
-from storygen.train.checkpoint import (
-    optimizer_tensors,
-    read_checkpoint,
-    restore_optimizer,
-    write_checkpoint,
-)
+from storygen.train.checkpoint import read_checkpoint, write_checkpoint
 from storygen.train.config import TrainConfig
 from storygen.train.data import Corpus, Windows, spread_windows
+from storygen.train.optimizer import (
+    configure_optimizers,
+    optimizer_tensors,
+    restore_optimizers,
+    schedule,
+    set_rates,
+)
 
 METRICS = "metrics.jsonl"
 
@@ -59,7 +61,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         shape = config.model_config_for(corpus.tokenizer.vocab_size)
         self.model = GPT(shape).init_weights().to(self.device)
-        self.optimizer = configure_adamw(self.model, config)
+        self.optimizers = configure_optimizers(self.model, config)
+        self._loss = torch.compile(self._mean_loss) if config.compile else self._mean_loss
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         stride = config.stride or config.block_size
         self.windows = Windows(corpus.train, config.block_size, stride, config.seed)
@@ -98,7 +101,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the present step."""
         tensors = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}
-        tensors |= optimizer_tensors(self.model, self.optimizer)
+        tensors |= optimizer_tensors(self.model, self.optimizers)
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -121,7 +124,7 @@ class Trainer:
         with torch.no_grad():
             for name, weight in own.items():
                 weight.copy_(tensors[f"model.{name}"])
-        restore_optimizer(self.model, self.optimizer, tensors)
+        restore_optimizers(self.model, self.optimizers, tensors)
         if state["scaler"]:  # empty where the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(tensors["rng"])
@@ -135,9 +138,7 @@ class Trainer:
         """One optimizer step; its mean loss and the seconds it took."""
         began = time.perf_counter()
         self.step += 1
-        rate = learning_rate(self.step, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizers, schedule(self.step, self.config))
         total = 0.0
         for micro in range(self.config.accumulate):
             number = (self.step - 1) * self.config.accumulate + micro
@@ -151,11 +152,13 @@ class Trainer:
                 f"The loss became {total} at step {self.step}: the last checkpoint is kept. "
                 "Lower learning_rate, or use dtype=fp32."
             )
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         return total, time.perf_counter() - began
 
     def _report(self, loss: float, seconds: float) -> None:
@@ -164,7 +167,7 @@ class Trainer:
         progress = Progress(
             step=self.step,
             loss=loss,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self.optimizers[0].param_groups[0]["lr"],
             tokens=self.step * self.config.tokens_per_step,
             tokens_per_second=self.config.tokens_per_step / seconds,
             val_loss=self.validation_loss() if measured else None,
@@ -174,7 +177,7 @@ class Trainer:
             file.write(json.dumps(entries) + "\n")
         self.on_step(progress)
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def _mean_loss(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self.model(x)  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
 
@@ -208,26 +211,6 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except ValueError:
         return math.inf
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to min_learning_rate at max_steps; step from 1."""
-    if step <= config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    share = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    low, high = config.min_learning_rate, config.learning_rate
-    return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
-
-
-def configure_adamw(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); only matrices decay, not biases and layer norms."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def training_dtype(wanted: str, device: torch.device) -> torch.dtype:

@@ -5,10 +5,12 @@ import os
 
 import pytest
 import torch
+from transformers import get_linear_schedule_with_warmup
 
 from storygen.errors import TrainError
 from storygen.model import GPT
-from storygen.train.trainer import METRICS, Trainer, configure_adamw, learning_rate
+from storygen.train.optimizer import configure_optimizers, optimizer_tensors, schedule
+from storygen.train.trainer import METRICS, Trainer
 
 
 def updated(config, **changes):
@@ -21,20 +23,45 @@ def metrics(run):
     return [{k: v for k, v in json.loads(x).items() if k not in timing} for x in lines]
 
 
-def test_rate_rises_linearly_then_falls_as_half_a_cosine(config):
-    config = updated(config, learning_rate=1.0, min_learning_rate=0.2, warmup_steps=4, max_steps=12)
-    rates = [learning_rate(step, config) for step in (1, 2, 4, 8, 12)]
-    assert rates == pytest.approx([0.25, 0.5, 1.0, 0.6, 0.2])
+def test_rate_rises_stays_and_falls_in_lines(config):
+    config = updated(config, final_share=0.2, decay_share=0.5, warmup_steps=4, max_steps=10)
+    rates = [schedule(step, config) for step in (1, 2, 4, 6, 7, 10)]
+    assert rates == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.84, 0.36])
+
+
+def test_a_whole_decay_is_the_linear_schedule_of_transformers(config):
+    config = updated(config, decay_share=1.0, warmup_steps=0, max_steps=7)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    reference = get_linear_schedule_with_warmup(optimizer, 0, 7)
+    for step in range(1, 8):
+        assert schedule(step, config) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
 
 
 def test_only_matrices_decay(config):
     model = GPT(config.model_config_for(10))
-    decayed, others = configure_adamw(model, config).param_groups
+    (adamw,) = configure_optimizers(model, config)
+    decayed, others = adamw.param_groups
     assert decayed["weight_decay"] == 0.1
     assert others["weight_decay"] == 0
     assert {p.dim() for p in decayed["params"]} == {2}
     assert {p.dim() for p in others["params"]} == {1}
     assert sum(len(g["params"]) for g in (decayed, others)) == len(list(model.parameters()))
+
+
+def test_muon_steps_the_matrices_inside_the_blocks_only(config):
+    model = GPT(config.model_config_for(10))
+    adamw, muon = configure_optimizers(model, updated(config, muon_learning_rate=0.02))
+    names = {id(p): name for name, p in model.named_parameters()}
+    inner = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    others = [names[id(p)] for group in adamw.param_groups for p in group["params"]]
+    assert inner == {n for n in names.values() if n.startswith("h.") and n.endswith("weight")} - {
+        "h.0.ln_1.weight",
+        "h.0.ln_2.weight",
+    }
+    assert sorted([*inner, *others]) == sorted(names.values())
 
 
 def test_it_learns_a_repeated_sentence(config, corpus, tmp_path):
@@ -46,7 +73,7 @@ def test_it_learns_a_repeated_sentence(config, corpus, tmp_path):
 
 
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(config, corpus, tmp_path):
-    plain = updated(config, dropout=0.0, max_steps=3)
+    plain = updated(config, dropout=0.0, max_steps=3, dtype="fp32")
     parts = Trainer(updated(plain, batch_size=4, accumulate=2), corpus, tmp_path / "a")
     whole = Trainer(updated(plain, batch_size=8, accumulate=1), corpus, tmp_path / "b")
     parts.run()
@@ -55,8 +82,10 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(config, corpus
         torch.testing.assert_close(parts.model.state_dict()[name], weight, msg=name)
 
 
+@pytest.mark.parametrize("muon", [None, 0.02])
 @pytest.mark.parametrize("cut", [1, 5, 11])
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(config, corpus, tmp_path, cut):
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(config, corpus, tmp_path, cut, muon):
+    config = updated(config, muon_learning_rate=muon)
     unbroken = Trainer(config, corpus, tmp_path / "a")
     unbroken.run()
 
@@ -75,9 +104,10 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(config, corpus, tmp_pa
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
     for name, weight in unbroken.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name]), name
-    for weight, other in zip(unbroken.model.parameters(), second.model.parameters(), strict=True):
-        for key, value in unbroken.optimizer.state[weight].items():
-            assert torch.equal(value, second.optimizer.state[other][key]), key
+    states = [optimizer_tensors(run.model, run.optimizers) for run in (unbroken, second)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(config, corpus, tmp_path):
