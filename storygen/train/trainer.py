@@ -92,7 +92,7 @@ class Trainer:
         self.model.eval()
         with torch.inference_mode(), self._autocast():
             losses = [
-                self._loss(x.to(self.device), y.to(self.device)).item()
+                self._mean_loss(x.to(self.device), y.to(self.device)).item()
                 for x, y in spread_windows(self.corpus.val, self.config.block_size, count)
             ]
         self.model.train()
