@@ -199,6 +199,27 @@ async def test_undo_and_redo_over_the_page(connect: Connect) -> None:
     assert set(client.actions) == {"continue", "retry", "undo", "redo", "copy"}
 
 
+async def test_redo_is_there_after_a_reload_and_in_every_window(connect: Connect) -> None:
+    client = await connect()
+    await client.set(max_new_tokens=4)
+    await client.send("It begins.")
+    await client.finished()
+    whole = client.outputs
+    await client.press("undo")
+    await client.finished()
+    windows = [await connect(client.story_id) for _ in range(2)]
+    for window in windows:
+        await window.until(lambda window=window: "redo" in window.actions)
+    await windows[0].press("redo")
+    await windows[0].finished()
+    assert windows[0].outputs == whole
+    assert "redo" not in windows[0].actions
+    later = await connect(client.story_id)
+    await later.until(lambda: "undo" in later.actions and not later.is_busy)
+    assert "redo" not in later.actions
+    assert later.outputs == whole
+
+
 async def test_action_with_a_forged_payload_changes_nothing(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)

@@ -96,6 +96,8 @@ class StoreMachine(RuleBasedStateMachine):
         tree = self.run(self.store.tree(model.owner, story_id))
         assert tree.head_id == model.head
         assert [passage.id for passage in tree.branch()] == model.branch()
+        can_redo = self.run(self.store.can_redo(model.owner, story_id))
+        assert can_redo == (model.at + 1 < len(model.line))
         found = {p.id: [p.parent_id, p.text, p.state, p.finish_reason] for p in tree}
         assert list(found.items()) == list(model.passages.items())
 
