@@ -19,7 +19,7 @@ from storygen.chat.state import Chat, Studio, Writing
 from storygen.engine.interface import FinishReason
 from storygen.errors import ModelNotFoundError, PromptError, StoryError, StorygenError
 from storygen.params import MAX_SEED, SamplingParams
-from storygen.story.prompt import build_prompt, glue
+from storygen.story.prompt import build_prompt, glue, prompt_budget
 from storygen.story.store import INTERRUPTED
 from storygen.story.tree import Passage, StoryTree
 
@@ -163,17 +163,16 @@ class Turn:
         model = next((m for m in self.engine.models() if m.name == draft.model), None)
         if model is None:
             raise ModelNotFoundError(_no_model(draft.model))
-        # A passage longer than the context is written with a moving window, so half is kept for
-        # what stands before it.
-        room = max(model.block_size - draft.params.max_new_tokens, model.block_size // 2)
         prompt = await build_prompt(
-            branch, budget=room, count_tokens=partial(self.engine.count_tokens, draft.model)
+            branch,
+            budget=prompt_budget(model.block_size, draft.params.max_new_tokens),
+            count_tokens=partial(self.engine.count_tokens, draft.model),
         )
         draft.forgotten = prompt.left_out
-        params = replace(draft.params, stop=model.stop)
         draft.finish_reason = "error"
+        stream = self.engine.stream(draft.model, prompt.text, draft.params)
         try:
-            async with aclosing(self.engine.stream(draft.model, prompt.text, params)) as segments:
+            async with aclosing(stream) as segments:
                 async for segment in segments:
                     text = segment.text if draft.text else glue(prompt.trailing, segment.text)
                     draft.text += text

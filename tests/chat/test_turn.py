@@ -16,6 +16,7 @@ from storygen.chat.state import Studio
 from storygen.chat.turn import Turn
 from storygen.engine.fake import FakeEngine
 from storygen.errors import BusyError, StoryError
+from storygen.params import SamplingParams
 from storygen.story.store import StoryStore
 from storygen.story.tree import StoryTree
 from tests.chat.conftest import OWNER, Window
@@ -163,7 +164,7 @@ async def test_retry_is_a_sibling_with_another_seed(studio_with: StudioWith) -> 
 async def test_retry_with_a_chosen_seed_still_differs(studio_with: StudioWith) -> None:
     engine = FakeEngine()
     window = Window(studio_with(engine))
-    window.chat.choices = _with_seed(window, 7)
+    window.chat.choices = _with(window, seed=7)
     await window.type("Begin.")
     await window.turn.retry(await window.head())
     assert [request.params.seed for request in engine.requests] == [7, 8]
@@ -294,6 +295,26 @@ async def test_forgotten_words_are_told_once(studio_with: StudioWith) -> None:
     assert len(window.browser.toasts) == 1
 
 
+async def test_models_own_stop_strings_are_left_to_the_engine(studio_with: StudioWith) -> None:
+    (plain, *_) = FakeEngine().models()
+    engine = FakeEngine([" End."], models=[replace(plain, stop=("END_OF_PLOT",))])
+    window = Window(studio_with(engine))
+    await window.type("Begin.")
+    assert engine.requests[0].params.stop == ()
+    stored = (await _tree(window)).branch()[-1].params
+    assert stored is not None
+    assert SamplingParams(**stored) == engine.requests[0].params  # all there is to write it again
+
+
+async def test_prompt_leaves_room_for_the_passage(studio_with: StudioWith) -> None:
+    engine = FakeEngine([" End."])  # whose models read 128 words
+    window = Window(studio_with(engine))
+    for asked, read in ((28, 100), (1000, 64)):
+        window.chat.choices = _with(window, max_new_tokens=asked)
+        await window.type("word " * 300)
+        assert len(engine.requests[-1].prompt.split()) == read
+
+
 async def test_two_windows_on_one_story_agree_after_their_turns(
     studio_with: StudioWith,
 ) -> None:
@@ -385,6 +406,6 @@ def _plain(window: Window) -> list[str]:
     return [html.unescape(output.replace("`", "")) for output in window.browser.outputs]
 
 
-def _with_seed(window: Window, seed: int) -> Choices:
+def _with(window: Window, **values: int) -> Choices:
     choices = window.chat.choices
-    return replace(choices, params=replace(choices.params, seed=seed))
+    return replace(choices, params=replace(choices.params, **values))
