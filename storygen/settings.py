@@ -98,11 +98,6 @@ class Settings(BaseSettings):
         return origins
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach the page."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-
-    @property
     def store_url(self) -> str:
         """SQLAlchemy URL of the story store."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'stories.db'}"
