@@ -16,7 +16,7 @@ from storygen.chat import guards
 from storygen.chat.buttons import CONTINUE, REDO, RETRY, UNDO, commands, head_of
 from storygen.chat.controls import applied, remembered, widgets
 from storygen.chat.state import Chat, Studio
-from storygen.chat.turn import Turn
+from storygen.chat.turn import Turn, no_model
 from storygen.errors import StoryError, StorygenError
 
 Handler = Callable[[Chat, Any], Awaitable[None]]
@@ -91,8 +91,11 @@ async def begin(studio: Studio, chat: Chat) -> None:
     """A window opens on a story that will exist from its first message on."""
     if chat.session.thread_id_to_resume:  # it was not found, and its id may be a deleted story's
         chat.session.thread_id = str(uuid.uuid4())
-    await chat.screen.settings(widgets(chat.choices, studio.engine.models()))
+    models = studio.engine.models()
+    await chat.screen.settings(widgets(chat.choices, models))
     await chat.screen.emitter.set_commands(commands())
+    if not models:
+        await chat.screen.notice(no_model(""))
 
 
 async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:

@@ -162,7 +162,7 @@ class Turn:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
         model = next((m for m in self.engine.models() if m.name == draft.model), None)
         if model is None:
-            raise ModelNotFoundError(_no_model(draft.model))
+            raise ModelNotFoundError(no_model(draft.model))
         prompt = await build_prompt(
             branch,
             budget=prompt_budget(model.block_size, draft.params.max_new_tokens),
@@ -342,7 +342,8 @@ class Turn:
         await self.screen.offer(offered, branch[-1].id if ends_with_model else None)
 
 
-def _no_model(name: str) -> str:
+def no_model(name: str) -> str:
+    """Why nothing is written: the model of this name is gone, or, without a name, none is here."""
     if not name:
         return (
             "There is no model to write with yet. Put one into the weights folder, or train one "

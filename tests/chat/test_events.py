@@ -124,9 +124,10 @@ async def test_without_models_words_are_kept_and_the_way_out_is_said(
 ) -> None:
     window = Window(studio_with(FakeEngine(models=[])))
     await events.begin(window.studio, window.chat)
+    assert _notices_of_no_model(window) == 1  # before anything is typed
     await window.type("Begin.")
     assert await window.texts() == ["Begin."]
-    assert any("no model to write with" in html.unescape(o) for o in window.browser.outputs)
+    assert _notices_of_no_model(window) == 1
 
 
 async def test_end_of_a_task_is_not_announced_while_it_runs(window: Window) -> None:
@@ -140,3 +141,7 @@ async def test_end_of_a_task_is_not_announced_while_it_runs(window: Window) -> N
     window.chat.turns = 0
     await emit("task_end", {})
     assert not window.browser.is_busy
+
+
+def _notices_of_no_model(window: Window) -> int:
+    return sum("no model to write with" in html.unescape(o) for o in window.browser.outputs)
