@@ -3,9 +3,10 @@
 import logging
 import os
 import sys
+from pathlib import Path
 
 import chainlit as cl
-from chainlit.config import config
+from chainlit.config import APP_ROOT, config
 from chainlit.context import context
 from chainlit.data.base import BaseDataLayer
 from chainlit.server import app, sio
@@ -22,7 +23,7 @@ from storygen.chat.state import Chat, Studio
 from storygen.engine.local import LocalEngine
 from storygen.errors import StorygenError
 from storygen.launch import require_free_port
-from storygen.settings import Settings, load_settings
+from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore
 
 
@@ -44,7 +45,7 @@ def checked_settings() -> Settings:
     """The settings, once it is certain that the page can be served with them, and safely."""
     settings = load_settings()
     guards.require_loopback(config.run.host, settings.allow_exposed)
-    guards.require_closed_config(config.features)
+    guards.require_closed_config(config.features, Path(APP_ROOT), ROOT)
     guards.writable(settings.data_dir)
     if not config.run.watch:  # while it watches, the port is our own
         require_free_port(config.run.host, config.run.port)

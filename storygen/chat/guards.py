@@ -160,8 +160,12 @@ def require_loopback(host: str, allow_exposed: bool) -> None:
         )
 
 
-def require_closed_config(features: Any) -> None:
-    """Raise SettingsError when Chainlit's config opens what has no guard here."""
+def require_closed_config(features: Any, read_in: Path, ours: Path) -> None:
+    """Raise SettingsError when Chainlit's config opens what has no guard here.
+
+    read_in is the directory it was read in: Chainlit takes the one it is started in and writes its
+    own, open configuration where there is none. ours is where storygen's lies.
+    """
     upload = features.spontaneous_file_upload
     opened = {
         "unsafe_allow_html": features.unsafe_allow_html,
@@ -170,11 +174,13 @@ def require_closed_config(features: Any) -> None:
         "allow_thread_sharing": features.allow_thread_sharing,
         "spontaneous_file_upload.enabled": upload is None or upload.enabled is not False,
     }
+    is_ours = read_in.resolve() == ours.resolve()
+    remedy = "set it to false" if is_ours else f"start storygen in {ours}, whose own has it off"
     for name, is_open in opened.items():
         if is_open:
             raise SettingsError(
-                f"features.{name} is on in .chainlit/config.toml, which is not safe here; "
-                "set it to false."
+                f"features.{name} is on in {read_in / '.chainlit' / 'config.toml'}, which is not "
+                f"safe here: {remedy}."
             )
 
 

@@ -100,8 +100,9 @@ def features(**opened: Any) -> SimpleNamespace:
     return SimpleNamespace(**closed | opened)
 
 
-def test_shipped_config_is_closed() -> None:
-    guards.require_closed_config(features())
+def test_shipped_config_is_closed(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "copy"):
+        guards.require_closed_config(features(), place, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,15 @@ def test_shipped_config_is_closed() -> None:
         {"mcp": SimpleNamespace(enabled=True, user_servers=SimpleNamespace(enabled=False))},
     ],
 )
-def test_opened_config_is_refused(opened: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"config\.toml"):
-        guards.require_closed_config(features(**opened))
+def test_opened_config_is_refused(opened: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"{tmp_path}/.chainlit/config.toml.* set it to false"):
+        guards.require_closed_config(features(**opened), tmp_path, tmp_path)
+
+
+def test_config_of_another_directory_is_refused_with_the_one_to_start_in(tmp_path: Path) -> None:
+    here, ours = tmp_path / "here", tmp_path / "storygen"
+    with pytest.raises(SettingsError, match=f"{here}/.chainlit.* start storygen in {ours},"):
+        guards.require_closed_config(features(unsafe_allow_html=True), here, ours)
 
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.dictionaries(st.text(), st.text())))

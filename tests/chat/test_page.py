@@ -60,7 +60,7 @@ def test_config_has_no_key_that_chainlit_would_ignore() -> None:
     assert set(features) <= set(chainlits.FeaturesSettings.model_fields)
     upload = chainlits.SpontaneousFileUploadFeature.model_fields
     assert set(features["spontaneous_file_upload"]) <= set(upload)
-    guards.require_closed_config(chainlits.FeaturesSettings(**features))
+    guards.require_closed_config(chainlits.FeaturesSettings(**features), ROOT, ROOT)
 
 
 def test_translation_says_all_that_chainlit_says() -> None:
