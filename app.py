@@ -22,7 +22,7 @@ from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
 from storygen.engine.local import LocalEngine
 from storygen.errors import StorygenError
-from storygen.launch import require_free_port
+from storygen.launch import require_free_port, sole_use
 from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore
 
@@ -54,6 +54,7 @@ def checked_settings() -> Settings:
 
 try:
     settings = checked_settings()
+    lock = sole_use(settings.data_dir)  # as long as this process lives
     studio = studio_of(settings)
 except StorygenError as error:
     sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Start the page: read the settings, check the port, then become Chainlit's server.
+"""Start the page: read the settings, check port and data directory, then become Chainlit's server.
 
 The reason it exists: Chainlit ends with exit code 0 when its port is taken, and wants to write
 beside its configuration, which a read-only container does not allow.
@@ -9,6 +9,8 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from storygen.errors import SettingsError, StorygenError
 from storygen.settings import ROOT, load_settings
@@ -29,6 +31,31 @@ def require_free_port(host: str, port: int) -> None:
             f"{os.strerror(error.errno or 0)}. Close the program that has the port, or choose "
             "another with STORYGEN_PORT."
         ) from error
+
+
+def sole_use(directory: Path) -> FileLock:
+    """Have the directory to ourselves until the lock is released or the process ends, however.
+
+    Raises SettingsError when another process has it: each takes passages that are being written
+    for cut off by a crash, and would end those of the other. A second call in one process has the
+    same lock.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "in-use"
+        lock = FileLock(path, blocking=False, is_singleton=True, fallback_to_soft=False)
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(
+            f"The stories in {directory} are in use by another storygen. Go to its page, close it, "
+            "or choose another directory with STORYGEN_DATA_DIR."
+        ) from error
+    except OSError as error:
+        raise SettingsError(
+            f"{directory} cannot be used: {error.strerror}. Stories are kept there; "
+            "choose another directory with STORYGEN_DATA_DIR."
+        ) from error
+    return lock
 
 
 def copy_page(root: Path, copy: Path) -> None:
@@ -55,9 +82,11 @@ def main() -> int:
         settings = load_settings()
         require_free_port(settings.host, settings.port)
         page = ROOT
+        lock = sole_use(settings.data_dir)
         if not os.access(ROOT, os.W_OK):
             page = settings.data_dir / "page"
             copy_page(ROOT, page)
+        lock.release()  # for the server, which takes it again
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storygen.errors import SettingsError
-from storygen.launch import copy_page, require_free_port
+from storygen.launch import copy_page, require_free_port, sole_use
 from storygen.settings import ROOT
 
 
@@ -17,6 +17,12 @@ def launch(**settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "storygen.launch"]
     env = os.environ | settings
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_code_1() -> None:
@@ -36,8 +42,7 @@ def test_a_setting_out_of_range_is_one_sentence_and_exit_code_1() -> None:
 
 
 def test_a_free_port_stays_free_after_the_check() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     require_free_port("127.0.0.1", port)
     require_free_port("127.0.0.1", port)
 
@@ -69,3 +74,38 @@ def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> Non
     (tmp_path / "data").write_text("a file where the directory should be")
     with pytest.raises(SettingsError, match=r"data/page: .*Not a directory.*STORYGEN_DATA_DIR"):
         copy_page(page(tmp_path / "app"), tmp_path / "data/page")
+
+
+HOLD = "import sys; from pathlib import Path; from storygen.launch import sole_use\n"
+HOLD += "lock = sole_use(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+
+
+def test_a_data_directory_has_one_program_until_that_ends_however(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for end in (subprocess.Popen.terminate, subprocess.Popen.kill):
+        command = [sys.executable, "-c", HOLD, str(data)]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as first:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            with pytest.raises(SettingsError, match=f"^The stories in {data} are in use by"):
+                sole_use(data)
+            second = launch(STORYGEN_DATA_DIR=str(data), STORYGEN_PORT=str(free_port()))
+            assert second.returncode == 1
+            assert second.stderr.startswith(f"The stories in {data} are in use by another storygen")
+            assert second.stderr.count("\n") == 1
+            end(first)
+        sole_use(data).release()
+
+
+def test_a_data_directory_is_held_once_more_by_the_process_that_has_it(tmp_path: Path) -> None:
+    lock = sole_use(tmp_path)  # as when Chainlit loads the app anew
+    assert sole_use(tmp_path) is lock
+    lock.release(force=True)
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"file/data cannot be used: .*STORYGEN_DATA_DIR"):
+        sole_use(tmp_path / "file" / "data")
