@@ -1,4 +1,4 @@
-"""From a folder of texts to token files: split by work, tokenise, write down what was done.
+"""From works to token files: split, free of duplicates, tokenised, and written down.
 
 A prepared corpus is a directory: train.bin and val.bin (uint16 token ids), the tokenizer's files,
 and meta.json with everything needed to see that two preparations are the same.
@@ -6,32 +6,29 @@ and meta.json with everything needed to see that two preparations are the same.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 
 from storygen.checkpoints.hf import write_tokenizer
+from storygen.corpora.passages import Removed, drop_duplicates
+from storygen.corpora.works import HELD_OUT, Work, stories
 from storygen.errors import TrainError
-from storygen.files import atomic_directory
-from storygen.tokenizers import END_OF_TEXT, Tokenizer
-
-VALIDATION_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Work:
-    """One file: its name, its text and whether it is held out."""
-
-    name: str
-    text: str
-    held_out: bool = False
+from storygen.files import atomic_directory, recovered, sha256
+from storygen.text import plain_typography
+from storygen.tokenizers import BPETokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
 class WorkMeta:
-    """What meta.json says of a work."""
+    """What meta.json says of a work, or of one side of it; characters and bytes are those left
+    without duplicated passages, sha256 is of the file as it was found."""
 
     name: str
     sha256: str
@@ -41,57 +38,61 @@ class WorkMeta:
     split: str
 
 
-def read_works(folder: Path) -> list[Work]:
-    """Every .txt below a folder by name, or the one file it is; raises TrainError for none."""
-    files = [folder] if folder.is_file() else sorted(folder.rglob("*.txt"))
-    if not files:
-        raise TrainError(f"{folder} holds no .txt files: name a folder of books with --from.")
-    try:
-        return [Work(file.name, file.read_text(encoding="utf-8")) for file in files]
-    except UnicodeDecodeError as error:
-        raise TrainError(f"A file in {folder} is not UTF-8 text: {error}.") from None
-    except OSError as error:
-        raise TrainError(f"{error.filename} cannot be read: {error.strerror}.") from None
-
-
-def split_by_work(works: Sequence[Work], share: float = VALIDATION_SHARE) -> list[Work]:
+def split_by_work(works: Sequence[Work], share: float = HELD_OUT) -> list[Work]:
     """Hold out whole works until they reach `share` of the characters, never parts of one.
 
-    The order in which works are considered is that of their names' hashes, so adding a work moves
-    few others. A work that would take more than half as much again as is wanted is passed over. A
-    single work has no whole to hold out, so its end is, as in the ancestors' training.
+    Each folder is split by itself, so that a genre has the same works held out alone and beside
+    others. The order in which works are considered is that of their file names' hashes, so adding
+    a work moves few others. A work that would take more than half as much again as is wanted is
+    passed over. A single work has no whole to hold out, so its end is, as in the ancestors'
+    training. Works whose side is decided already stay there.
     """
-    if len(works) == 1:
+    undecided = [work for work in works if work.held_out is None]
+    if len(works) == 1 and undecided:
         (work,) = works
         cut = round(len(work.text) * (1 - share))
         return [
-            Work(work.name, work.text[:cut]),
-            Work(work.name, work.text[cut:], held_out=True),
+            replace(work, text=work.text[:cut], held_out=False),
+            replace(work, text=work.text[cut:], held_out=True),
         ]
+    chosen: set[str] = set()
+    for _, group in groupby(sorted(undecided, key=_folder), key=_folder):
+        chosen |= _held_out(list(group), share)
+    return [
+        work if work.held_out is not None else replace(work, held_out=work.name in chosen)
+        for work in works
+    ]
+
+
+def _folder(work: Work) -> str:
+    return str(PurePosixPath(work.name).parent)
+
+
+def _held_out(works: Sequence[Work], share: float) -> set[str]:
+    """Names of the works of one folder that are held out."""
     wanted = share * sum(len(work.text) for work in works)
     chosen: set[str] = set()
     held = 0
-    for work in sorted(works, key=lambda w: hashlib.sha256(w.name.encode()).hexdigest()):
+    for work in sorted(works, key=_order):
         if held < wanted and held + len(work.text) <= 1.5 * wanted:
             chosen.add(work.name)
             held += len(work.text)
-    if not chosen:  # few works, each of them large
+    if not chosen and len(works) > 1:  # few works, each of them large
         chosen.add(min(works, key=lambda work: len(work.text)).name)
-    return [Work(work.name, work.text, work.name in chosen) for work in works]
+    return chosen
 
 
-def stories(text: str) -> Iterator[str]:
-    """The stories of a work, which stand apart by lines of <|endoftext|>."""
-    for story in text.split(END_OF_TEXT):
-        if story.strip():
-            yield story.strip() + "\n"
+def _order(work: Work) -> str:
+    return hashlib.sha256(PurePosixPath(work.name).name.encode()).hexdigest()
 
 
 def tokenise(work: Work, tokenizer: Tokenizer) -> np.ndarray:
-    """Token ids (n,) uint16 of a work; each story ends with the end-of-text token."""
+    """Token ids (n,) uint16 of a work in plain typography; each story ends with the end-of-text
+    token."""
+    does_it_itself = isinstance(tokenizer, BPETokenizer) and tokenizer.plain
     ids: list[int] = []
     for story in stories(work.text):
-        ids += tokenizer.encode(story)
+        ids += tokenizer.encode(story if does_it_itself else plain_typography(story))
         if tokenizer.eot_id is not None:
             ids.append(tokenizer.eot_id)
     return np.array(ids, dtype=np.uint16)
@@ -100,45 +101,75 @@ def tokenise(work: Work, tokenizer: Tokenizer) -> np.ndarray:
 def prepare(
     name: str,
     works: Sequence[Work],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Callable[[Sequence[Work]], tuple[Tokenizer, list[Work]]],
     out: Path,
     progress: Callable[[WorkMeta], None] = lambda _: None,
-) -> None:
-    """Write the prepared corpus `name` to the directory out, all or nothing."""
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Removed:
+    """Write the prepared corpus `name` to the directory out, all or nothing.
+
+    A tokenizer may be made from the works as they are once they are split and free of
+    duplicates, such as characters.char_vocabulary, which changes them to what it can hold.
+    options are what the works were read with, for meta.json.
+    Raises TrainError when a side is empty.
+    """
+    sweep(out)
+    parts, removed = drop_duplicates(split_by_work(works))
+    if callable(tokenizer):
+        tokenizer, parts = tokenizer(parts)
     assert tokenizer.vocab_size <= 2**16, tokenizer.vocab_size
     metas = []
     with atomic_directory(out) as new:
         with (new / "train.bin").open("wb") as train, (new / "val.bin").open("wb") as val:
-            for work in split_by_work(works):
+            for work in parts:
                 ids = tokenise(work, tokenizer)
                 ids.tofile(val if work.held_out else train)
                 metas.append(_meta(work, len(ids)))
                 progress(metas[-1])
+        if {meta.split for meta in metas if meta.tokens} != {"train", "val"}:
+            raise TrainError(f"{name} is too small to hold a part of it out: add works or stories.")
         write_tokenizer(new, tokenizer)
-        (new / "meta.json").write_text(_meta_json(name, tokenizer, metas), encoding="utf-8")
+        meta = {
+            "name": name,
+            "options": dict(options),
+            "vocab_size": tokenizer.vocab_size,
+            "train_tokens": sum(meta.tokens for meta in metas if meta.split == "train"),
+            "val_tokens": sum(meta.tokens for meta in metas if meta.split == "val"),
+            "duplicates": asdict(removed),
+            "files": {path.name: sha256(path) for path in sorted(new.iterdir())},
+            "works": [asdict(meta) for meta in metas],
+        }
+        text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
+        (new / "meta.json").write_text(text, encoding="utf-8")
+    return removed
+
+
+def sweep(out: Path) -> None:
+    """Remove what preparations of `out` that were killed have left beside it."""
+    recovered(out)
+    for path in out.parent.glob(f"{out.name}.new-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _meta(work: Work, tokens: int) -> WorkMeta:
-    data = work.text.encode("utf-8")
+    data = work.text.encode("utf-8", "replace")
     return WorkMeta(
         name=work.name,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=work.sha256 or hashlib.sha256(data).hexdigest(),
         characters=len(work.text),
         bytes=len(data),
         tokens=tokens,
         split="val" if work.held_out else "train",
     )
-
-
-def _meta_json(name: str, tokenizer: Tokenizer, metas: Sequence[WorkMeta]) -> str:
-    def total(split: str) -> int:
-        return sum(meta.tokens for meta in metas if meta.split == split)
-
-    content = {
-        "name": name,
-        "vocab_size": tokenizer.vocab_size,
-        "train_tokens": total("train"),
-        "val_tokens": total("val"),
-        "works": [asdict(meta) for meta in metas],
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
