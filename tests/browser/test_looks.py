@@ -69,9 +69,10 @@ def test_settings_hold_however_the_panel_is_left(desk: Desk) -> None:
         how()
         expect(page.locator("#confirm-sidebar"), name).to_have_count(0)
         page.click("#chat-settings-header-button")
-        value = page.locator("[role=slider]").first.get_attribute("aria-valuenow")
-        assert float(value or 0) == pytest.approx(0.8 + 0.05 * (number + 1)), name
+        value = f"{0.8 + 0.05 * (number + 1):g}"
+        expect(page.locator("[role=slider]").first, name).to_have_attribute("aria-valuenow", value)
         page.click("#confirm-sidebar")
+        expect(page.locator("#confirm-sidebar"), name).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
