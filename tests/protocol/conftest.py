@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,10 @@ import pytest
 import socketio
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds that a busy machine may take; no test waits so long to pass
+# Seconds that a busy machine may take to answer, and to start; no test waits so long to pass.
+PATIENCE, STARTING = 60, 300
+
+get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 
 
 class Server:
@@ -31,12 +35,12 @@ class Server:
     @property
     def cookie(self) -> str:
         """What the page gives every browser that opens it."""
-        return f"access_token={httpx.get(self.url).cookies['access_token']}"
+        return f"access_token={get(self.url).cookies['access_token']}"
 
     def stop(self) -> int:
         """End it as a service manager does; the exit code."""
         self.process.terminate()
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=PATIENCE)
 
 
 def free_port() -> int:
@@ -65,10 +69,10 @@ def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
             arguments, cwd=ROOT, env=environment(data, **more), stdout=output, stderr=output
         )
     server = Server(process, port, log, data)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + STARTING
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{server.url}/health", timeout=5)
+            get(f"{server.url}/health")
             return server
         except httpx.TransportError:
             time.sleep(0.1)
@@ -77,6 +81,7 @@ def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
 
 
 FAKE = [sys.executable, "-m", "tests.protocol.serve", "{port}"]
+REAL = [sys.executable, "-m", "chainlit", "run", "app.py", "--headless", "--port", "{port}"]
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +98,7 @@ class Client:
     def __init__(self, server: Server, cookie: str, story_id: str = "") -> None:
         self.server, self.cookie = server, cookie
         self.session_id, self.story_id = str(uuid4()), story_id
-        self.socket = socketio.AsyncClient(reconnection=False)
+        self.socket = socketio.AsyncClient(reconnection=False, request_timeout=PATIENCE)
         self.events: list[tuple[float, str, Any]] = []
         self.messages: dict[str, dict[str, Any]] = {}
         self.buttons: list[dict[str, Any]] = []
@@ -148,6 +153,7 @@ class Client:
             transports=["websocket"],
             auth=usual if auth is None else auth,
             headers={"Cookie": self.cookie, **headers},
+            wait_timeout=PATIENCE,
         )
         await self.socket.emit("connection_successful")
         await self.until(lambda: bool(self.settings) and not self.is_busy)
@@ -176,7 +182,7 @@ class Client:
         await self.until(lambda: not self.is_busy)
         action = self.actions[name] | more
         self.events.clear()
-        async with httpx.AsyncClient(base_url=self.server.url) as http:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=PATIENCE) as http:
             return await http.post(
                 "/project/action",
                 json={"sessionId": self.session_id, "action": action},

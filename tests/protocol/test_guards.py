@@ -12,7 +12,19 @@ import httpx
 import pytest
 from socketio.exceptions import ConnectionError as Refused
 
-from tests.protocol.conftest import ROOT, Connect, Server, environment, free_port
+from tests.protocol.conftest import (
+    PATIENCE,
+    ROOT,
+    STARTING,
+    Connect,
+    Server,
+    environment,
+    free_port,
+    get,
+    post,
+)
+
+CHAINLIT = [sys.executable, "-m", "chainlit", "run"]
 
 
 def auth(**values: Any) -> dict[str, Any]:
@@ -58,16 +70,16 @@ async def test_socket_without_the_cookie_is_refused(server: Server, connect: Con
 @pytest.mark.parametrize("path", ["/", "/user", "/project/settings", "/public/theme.json"])
 def test_request_of_another_origin_is_refused(server: Server, path: str) -> None:
     for origin in ("http://evil.example", "null", "http://localhost:1"):
-        response = httpx.get(server.url + path, headers={"Origin": origin})
+        response = get(server.url + path, headers={"Origin": origin})
         assert response.status_code == 403
         assert "access-control-allow-origin" not in response.headers
 
 
 def test_other_host_names_are_refused(server: Server) -> None:
     for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""):
-        assert httpx.get(server.url, headers={"Host": host}).status_code == 403
+        assert get(server.url, headers={"Host": host}).status_code == 403
     for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]:8000", "LOCALHOST:1"):
-        assert httpx.get(server.url, headers={"Host": host}).status_code == 200
+        assert get(server.url, headers={"Host": host}).status_code == 200
 
 
 CLOSED = [
@@ -88,7 +100,9 @@ CLOSED = [
 def test_what_the_page_does_not_use_is_closed(
     server: Server, cookie: str, method: str, path: str
 ) -> None:
-    response = httpx.request(method, server.url + path, headers={"Cookie": cookie}, json={})
+    response = httpx.request(
+        method, server.url + path, timeout=PATIENCE, headers={"Cookie": cookie}, json={}
+    )
     assert response.status_code in {404, 405}
 
 
@@ -106,39 +120,39 @@ def test_what_the_page_does_not_use_is_closed(
     ],
 )
 def test_closed_addresses_show_only_the_page(server: Server, cookie: str, path: str) -> None:
-    page = httpx.get(server.url, headers={"Cookie": cookie})
-    closed = httpx.get(server.url + path, headers={"Cookie": cookie})
+    page = get(server.url, headers={"Cookie": cookie})
+    closed = get(server.url + path, headers={"Cookie": cookie})
     assert closed.text == page.text
 
 
 def test_files_outside_public_are_not_served(server: Server) -> None:
     for path in ("/public/../app.py", "/public/%2e%2e/app.py", "/assets/..%2f..%2fserver.py"):
-        assert "import" not in httpx.get(server.url + path).text[:200]
+        assert "import" not in get(server.url + path).text[:200]
 
 
 def test_unknown_story_is_not_found(server: Server, cookie: str) -> None:
     for story_id in (str(uuid4()), "x", "..", "x' OR '1'='1"):
-        response = httpx.get(f"{server.url}/project/thread/{story_id}", headers={"Cookie": cookie})
+        response = get(f"{server.url}/project/thread/{story_id}", headers={"Cookie": cookie})
         assert response.status_code in {200, 404}
         assert "steps" not in response.text
 
 
 def test_stories_are_listed_only_with_the_cookie(server: Server) -> None:
     query = {"pagination": {"first": 10}, "filter": {}}
-    assert httpx.post(f"{server.url}/project/threads", json=query).status_code == 401
+    assert post(f"{server.url}/project/threads", json=query).status_code == 401
 
 
 def test_long_bodies_are_refused_unread(server: Server, cookie: str) -> None:
     headers = {"Cookie": cookie, "Content-Type": "application/json"}
     url = f"{server.url}/project/action"
-    assert httpx.post(url, content=b"x" * 300_000, headers=headers).status_code == 413
+    assert post(url, content=b"x" * 300_000, headers=headers).status_code == 413
     pieces = (b"x" * 1000 for _ in range(3))
-    assert httpx.post(url, content=pieces, headers=headers).status_code == 413
+    assert post(url, content=pieces, headers=headers).status_code == 413
 
 
 def test_every_answer_carries_the_security_headers(server: Server) -> None:
     for path in ("/", "/health", "/public/theme.json", "/user", "/nowhere"):
-        headers = httpx.get(server.url + path).headers
+        headers = get(server.url + path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert headers["referrer-policy"] == "no-referrer"
@@ -150,15 +164,15 @@ def test_every_answer_carries_the_security_headers(server: Server) -> None:
 
 
 def test_loading_the_page_does_not_hold_up_the_others(server: Server) -> None:
-    script = re.search(r'src="(/assets/index-[^"]+)"', httpx.get(server.url).text)
+    script = re.search(r'src="(/assets/index-[^"]+)"', get(server.url).text)
     assert script is not None
-    response = httpx.get(server.url + script[1], headers={"Accept-Encoding": "gzip"})
+    response = get(server.url + script[1], headers={"Accept-Encoding": "gzip"})
     assert "content-encoding" not in response.headers  # packing takes half a second of the loop
     assert "immutable" in response.headers["cache-control"]  # and it is loaded once
 
 
 def test_page_names_no_other_host(server: Server) -> None:
-    html = httpx.get(server.url).text
+    html = get(server.url).text
     assert "//" not in html.replace(server.url, "").replace("<!-", "")
     assert "katex" not in html
 
@@ -170,30 +184,33 @@ def test_secret_is_kept_and_private(server: Server) -> None:
 
 
 def test_start_that_cannot_work_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
-    """`chainlit run app.py` itself, for each of four mistakes; at once, for it starts slowly."""
+    """`chainlit run app.py` itself, for each of five mistakes; at once, for it starts slowly."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     (tmp_path / "file").write_text("not a directory")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "stories.db").write_bytes(b"no database" * 1000)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         mistakes = {
-            "cannot be served on port": (tmp_path, "--port", str(taken.getsockname()[1])),
-            "STORYGEN_ALLOW_EXPOSED": (tmp_path, "--host", "0.0.0.0"),
-            "STORYGEN_DATA_DIR": (tmp_path / "file" / "data", "--port", str(free_port())),
-            "stories.db": (tmp_path / "broken", "--port", str(free_port())),
+            "cannot be served on port": (ROOT, tmp_path, "--port", str(taken.getsockname()[1])),
+            "STORYGEN_ALLOW_EXPOSED": (ROOT, tmp_path, "--host", "0.0.0.0"),
+            "STORYGEN_DATA_DIR": (ROOT, tmp_path / "file" / "data", "--port", str(free_port())),
+            "stories.db": (ROOT, tmp_path / "broken", "--port", str(free_port())),
+            f"start storygen in {ROOT}": (elsewhere, tmp_path),
         }
         started = {
             words: subprocess.Popen(
-                [sys.executable, "-m", "chainlit", "run", "app.py", "--headless", *arguments],
-                cwd=ROOT,
-                env=environment(data),
+                [*CHAINLIT, str(ROOT / "app.py"), "--headless", *arguments],
+                cwd=place,
+                env=environment(data, CHAINLIT_APP_ROOT=str(place)),
                 stderr=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 text=True,
             )
-            for words, (data, *arguments) in mistakes.items()
+            for words, (place, data, *arguments) in mistakes.items()
         }
         for words, process in started.items():
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=STARTING)
             assert process.returncode == 1, words
             assert words in said
             assert "Traceback" not in said
