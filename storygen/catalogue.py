@@ -13,7 +13,7 @@ from storygen.params import RANGES
 class ModelInfo:
     """What is known of a model before it is loaded.
 
-    The first block comes from config.json, the second from storygen.json, which is optional.
+    The first block comes from config.json (of its base, for an adapter), the second from storygen.json, which is optional.
     """
 
     name: str
@@ -77,17 +77,29 @@ def _read(directory: Path) -> ModelInfo | None:
     """ModelInfo of a directory, None where it holds no model. What is wrong with one that does
     is said when it is loaded."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = _read_json(_base(directory) / "config.json")
         sizes: dict[str, Any] = {ours: int(config[theirs]) for ours, theirs in SIZES.items()}
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return ModelInfo(name=directory.name, directory=directory, **sizes, **_extras(directory))
 
 
+def _base(directory: Path) -> Path:
+    """Where the network is described: the directory itself, or beside an adapter its base."""
+    adapter = directory / "adapter_config.json"
+    if not adapter.is_file():
+        return directory
+    return directory.parent / Path(_read_json(adapter)["base_model_name_or_path"]).name
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _extras(directory: Path) -> dict[str, Any]:
     """The fields of storygen.json that are there and of the right kind."""
     try:
-        found = json.loads((directory / "storygen.json").read_text(encoding="utf-8"))
+        found = _read_json(directory / "storygen.json")
     except (OSError, ValueError, RecursionError):
         found = {}
     extras: dict[str, Any] = {"display_name": directory.name}

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from storygen.checkpoints.safetensors_header import read_shapes
+from storygen.checkpoints.json_files import read_json, write_json
+from storygen.checkpoints.tensors import read_shapes, read_tensor
 from storygen.errors import CheckpointError
 from storygen.files import atomic_directory, recovered, write_sums, wrong_sum
 from storygen.model import GPT, GPTConfig
@@ -61,12 +61,7 @@ def load(
     """
     directory = recovered(Path(directory))
     config = read_config(directory)
-    changed = wrong_sum(directory, ignore=FOR_PEOPLE)
-    if changed is not None:
-        raise CheckpointError(
-            f"{directory / changed} is missing or not as it was saved (its SHA-256 differs from "
-            "SHA256SUMS). Copy or download the model again."
-        )
+    check_sums(directory)
     tokenizer = read_tokenizer(directory)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
@@ -84,6 +79,16 @@ def load(
         model.lm_head.weight = model.wte.weight
     model.requires_grad_(False)
     return model.eval(), tokenizer
+
+
+def check_sums(directory: Path) -> None:
+    """Raise CheckpointError naming the first file that is not as SHA256SUMS says."""
+    changed = wrong_sum(directory, ignore=FOR_PEOPLE)
+    if changed is not None:
+        raise CheckpointError(
+            f"{directory / changed} is missing or not as it was saved (its SHA-256 differs from "
+            "SHA256SUMS). Copy or download the model again."
+        )
 
 
 def save(
@@ -106,8 +111,8 @@ def save(
     }
     config = _to_config_json(model.config, tokenizer)
     with atomic_directory(Path(directory)) as new:
-        _write_json(new / "config.json", config)
-        _write_json(
+        write_json(new / "config.json", config)
+        write_json(
             new / "generation_config.json",
             {"do_sample": True, "eos_token_id": tokenizer.eot_id, "bos_token_id": tokenizer.eot_id},
         )
@@ -123,7 +128,7 @@ def save(
 def read_config(directory: Path) -> GPTConfig:
     """GPTConfig of a directory's config.json, each size bounded."""
     path = directory / "config.json"
-    config = _read_json(path)
+    config = read_json(path)
     if config.get("model_type", "gpt2") != "gpt2":
         raise CheckpointError(
             f"{path} is of a {str(config['model_type'])[:40]!r} model; storygen reads GPT-2's kind."
@@ -159,7 +164,7 @@ def read_config(directory: Path) -> GPTConfig:
 def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a directory: characters.json, else vocab.json with merges.txt."""
     if (directory / CHARACTERS).is_file():
-        found = _read_json(directory / CHARACTERS)
+        found = read_json(directory / CHARACTERS)
         characters, eot = found.get("characters"), found.get("eot")
         listed: list[Any] = characters if isinstance(characters, list) else [None]
         if not all(isinstance(c, str) for c in listed) or not (eot is None or eot in listed):
@@ -175,7 +180,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
                 f"merges.txt, or {CHARACTERS}."
             ) from None
     config = directory / TOKENIZER_CONFIG
-    plain = config.is_file() and _read_json(config).get(PLAIN) is True
+    plain = config.is_file() and read_json(config).get(PLAIN) is True
     vocab_json, merges_txt = texts
     return bpe_from_files(vocab_json, merges_txt, plain=plain)
 
@@ -184,7 +189,7 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Write a tokenizer's files into a directory."""
     if isinstance(tokenizer, CharTokenizer):
         eot = None if tokenizer.eot_id is None else tokenizer.characters[tokenizer.eot_id]
-        _write_json(directory / CHARACTERS, {"characters": tokenizer.characters, "eot": eot})
+        write_json(directory / CHARACTERS, {"characters": tokenizer.characters, "eot": eot})
         return
     assert isinstance(tokenizer, BPETokenizer), type(tokenizer)
     (directory / "vocab.json").write_text(
@@ -193,7 +198,7 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     merges = "".join(f"{a} {b}\n" for a, b in tokenizer.merges)
     (directory / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
     special = None if tokenizer.eot_id is None else END_OF_TEXT
-    _write_json(
+    write_json(
         directory / TOKENIZER_CONFIG,
         {
             "tokenizer_class": "GPT2Tokenizer",
@@ -241,29 +246,15 @@ def _read_weights(directory: Path, wanted: Mapping[str, Tensor], tied: bool) -> 
         raise CheckpointError(
             f"{directory} lacks {len(missing)} of the model's tensors, {missing[0]} among them."
         )
-    state = {ours: _transposed(ours, _tensor(*place)) for ours, place in where.items()}
+    state = {ours: _transposed(ours, read_tensor(*place)) for ours, place in where.items()}
     if tied:
         state["lm_head.weight"] = state["wte.weight"]
     return state
 
 
-def _tensor(path: Path, name: str) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from None
-    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-        raise CheckpointError(
-            f"{path}: {name} holds values that are no finite numbers. The training that made it "
-            "went wrong, or the file is damaged."
-        )
-    return tensor
-
-
 def _weight_files(directory: Path) -> Iterator[Path]:
     if (directory / INDEX).is_file():
-        places = _read_json(directory / INDEX).get("weight_map")
+        places = read_json(directory / INDEX).get("weight_map")
         names: list[Any] = list(places.values()) if isinstance(places, dict) else [None]
         if not all(isinstance(name, str) for name in names):
             raise CheckpointError(f"{directory / INDEX} does not map tensors to files.")
@@ -299,7 +290,7 @@ def _write_weights(directory: Path, state: dict[str, Tensor]) -> None:
         save_file(shard, directory / file, metadata={"format": "pt"})
         names |= dict.fromkeys(shard, file)
     total = sum(weight.nbytes for weight in state.values())
-    _write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
+    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
 
 
 def _to_config_json(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -317,19 +308,3 @@ def _to_config_json(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "eos_token_id": tokenizer.eot_id,
         "dtype": "float32",
     } | ({"output_bias": True} if config.output_bias else {})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}: it is no model.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
-    return found
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

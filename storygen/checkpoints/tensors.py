@@ -1,4 +1,4 @@
-"""What a safetensors file says it holds, read and bounded before any tensor is.
+"""A safetensors file: what it says it holds, bounded before any tensor is read, and one tensor.
 
 The library checks offsets and overlaps; it also accepts headers of 100 MB with a million empty
 tensors, which take half a minute and gigabytes to open. Ours are small, so the bounds are too.
@@ -8,6 +8,9 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from storygen.errors import CheckpointError
 
@@ -46,6 +49,21 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             f"{size - 8 - length:,} are there. Copy or download it again."
         )
     return shapes
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of finite numbers."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        raise CheckpointError(
+            f"{path}: {name} holds values that are no finite numbers. The training that made it "
+            "went wrong, or the file is damaged."
+        )
+    return tensor
 
 
 def _shape(path: Path, name: str, entry: Any) -> tuple[int, ...]:

@@ -1,0 +1,164 @@
+"""A LoRA adapter as PEFT keeps it: adapter_config.json and adapter_model.safetensors over a base.
+
+The base is a model directory beside the adapter's. Loading merges, so that nobody else needs to
+know that a model is two. The adapter remembers the hash of the weights it was trained on: over
+others it would be noise.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from storygen.checkpoints import hf
+from storygen.checkpoints.json_files import read_json, write_json
+from storygen.checkpoints.tensors import read_shapes, read_tensor
+from storygen.errors import CheckpointError
+from storygen.files import atomic_directory, recovered, sha256, write_sums
+from storygen.model import GPT
+from storygen.model.lora import add_lora, lora_matrices, merge_lora
+from storygen.tokenizers import Tokenizer
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base_model_name_or_path"
+MAX_RANK = 1024
+_MODULES = ("c_attn", "c_proj", "c_fc")
+
+
+def load(
+    directory: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[GPT, Tokenizer]:
+    """A model in eval mode, and its tokenizer, from a model's or an adapter's directory.
+
+    Raises CheckpointError with what is missing, damaged or does not fit.
+    """
+    directory = recovered(Path(directory))
+    if not (directory / CONFIG).is_file():
+        return hf.load(directory, device, dtype)
+    rank, alpha, base = _read_config(directory)
+    hf.check_sums(directory)
+    shapes = read_shapes(directory / WEIGHTS)
+    _check_base(directory, base)
+    model, tokenizer = hf.load(base)
+    add_lora(model, rank, alpha)
+    matrices = {
+        _their_name(layer, which): weight
+        for layer, change in lora_matrices(model).items()
+        for which, weight in (("A", change.A), ("B", change.B))
+    }
+    wrong = next((n for n in {**matrices, **shapes} if not _fits(n, matrices, shapes)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"{directory / WEIGHTS}: {wrong} is {shapes.get(wrong, 'missing')}, and the base and "
+            f"{CONFIG} make it {_shape(matrices, wrong)}. These files are not of one model."
+        )
+    with torch.no_grad():
+        for name, weight in matrices.items():
+            weight.copy_(read_tensor(directory / WEIGHTS, name))
+    merged = merge_lora(model).to(device=device, dtype=dtype).requires_grad_(False)
+    return merged.eval(), tokenizer
+
+
+def save_adapter(
+    directory: str | Path,
+    model: GPT,
+    base: Path,
+    *,
+    rank: int,
+    alpha: float,
+    files: Mapping[str, str],
+) -> None:
+    """Write the changes that model carries (see add_lora) as an adapter over the directory base;
+    all or nothing. files are further texts by name."""
+    tensors = {
+        _their_name(layer, which): weight.detach().to("cpu", torch.float16).contiguous()
+        for layer, change in lora_matrices(model).items()
+        for which, weight in (("A", change.A), ("B", change.B))
+    }
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        BASE: base.name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": list(_MODULES),
+        "fan_in_fan_out": True,  # transformers' Conv1D keeps its matrices as (in, out)
+        "bias": "none",
+        "inference_mode": True,
+    }
+    with atomic_directory(Path(directory)) as new:
+        write_json(new / CONFIG, config)
+        metadata = {"format": "pt", "base_sha256": base_hash(base)}
+        save_file(tensors, new / WEIGHTS, metadata=metadata)
+        for name, text in files.items():
+            (new / name).write_text(text, encoding="utf-8")
+        write_sums(new)
+        for path in new.iterdir():
+            path.chmod(0o644)
+
+
+def base_hash(directory: Path) -> str:
+    """SHA-256 over the hashes of a directory's weight files."""
+    sums = [sha256(path) for path in sorted(directory.glob("*.safetensors"))]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _read_config(directory: Path) -> tuple[int, float, Path]:
+    """Rank, alpha and the base's directory."""
+    path = directory / CONFIG
+    config = read_json(path)
+    rank, alpha, name = config.get("r"), config.get("lora_alpha"), config.get(BASE)
+    if config.get("peft_type") != "LORA" or sorted(_list(config.get("target_modules"))) != sorted(
+        _MODULES
+    ):
+        raise CheckpointError(
+            f"{path} is no LoRA adapter of {', '.join(_MODULES)}: other kinds cannot be read."
+        )
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise CheckpointError(f"{path}: r is {str(rank)[:40]}, not a number from 1 to {MAX_RANK}.")
+    if not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
+        raise CheckpointError(f"{path}: lora_alpha is {str(alpha)[:40]}, not a positive number.")
+    if not isinstance(name, str) or Path(name).name in ("", "..") or not name:
+        raise CheckpointError(f"{path} names no base model.")
+    base = recovered(directory.parent / Path(name).name)
+    if not (base / "config.json").is_file():
+        raise CheckpointError(
+            f"{directory} is an adapter for the model {base.name!r}, which is not beside it: "
+            f"put that model into {directory.parent}."
+        )
+    return rank, float(alpha), base
+
+
+def _check_base(directory: Path, base: Path) -> None:
+    with safe_open(directory / WEIGHTS, framework="pt") as file:
+        trained_on = (file.metadata() or {}).get("base_sha256")
+    if trained_on is not None and trained_on != base_hash(base):
+        raise CheckpointError(
+            f"{directory} was trained over another {base.name!r} than the one in {base}: get the "
+            "two together, or train the adapter again."
+        )
+
+
+def _their_name(layer: str, which: str) -> str:
+    return f"base_model.model.transformer.{layer}.lora_{which}.weight"
+
+
+def _list(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else []
+
+
+def _shape(matrices: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | str:
+    return tuple(matrices[name].shape) if name in matrices else "nothing"
+
+
+def _fits(
+    name: str, matrices: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> bool:
+    return shapes.get(name) == _shape(matrices, name)
