@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from storygen.errors import StorygenError, TrainError
 from storygen.train.config import load_recipe, recipe_names
 from storygen.train.data import load_corpus
+from storygen.train.distributed import Group, join
 from storygen.train.finish import finish
-from storygen.train.trainer import METRICS, Progress, Trainer
+from storygen.train.metrics import METRICS
+from storygen.train.trainer import Progress, Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("recipe", help=f"one of {', '.join(recipe_names())}, or a .toml file")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="default: data/RECIPE")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE")
+    parser.add_argument("--init", metavar="DIR", help="begin with the model in DIR")
     parser.add_argument("--minutes", type=float, metavar="N", help="stop after N minutes")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
@@ -51,26 +53,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> None:
-    config = load_recipe(args.recipe, dict(_change(text) for text in args.changes))
-    name = Path(args.recipe).stem
+    changes = dict(_change(text) for text in args.changes)
+    if args.init is not None:
+        changes["init"] = args.init
+    config = load_recipe(args.recipe, changes)
+    name = Path(args.recipe).stem if args.recipe.endswith(".toml") else args.recipe
     run = args.out or Path("runs") / name
-    corpus = load_corpus(args.corpus or Path("data") / name, config.block_size)
+    corpus = load_corpus(args.corpus or Path("data") / name, config.window_size)
     if (run / METRICS).exists() and not args.resume:
         raise TrainError(f"{run} holds an earlier run: add --resume, or choose another --out.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with _bar() as bar:
-        task = bar.add_task(name, total=config.max_steps, speed=0.0, loss=0.0, val="")
-        trainer = Trainer(config, corpus, run, device, on_step=lambda p: _show(bar, task, p))
-        if args.resume and trainer.resume():
-            bar.update(task, completed=trainer.step)
-            for damaged in trainer.damaged:
-                bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
-        done = trainer.run(args.minutes)
-    if trainer.step:
-        directory = finish(trainer, name)
-        print(f"{directory} is ready. To write with it, copy it into weights/.")
-    if not done:
-        print(f"Stopped at step {trainer.step:,}. Go on with --resume.")
+    group = join()
+    try:
+        with _bar(group) as bar:
+            task = bar.add_task(name, total=None, speed=0.0, loss=0.0, val="")
+            trainer = Trainer(config, corpus, run, group, lambda p: _show(bar, task, p))
+            bar.update(task, total=trainer.config.max_steps)
+            if args.resume and trainer.resume():
+                bar.update(task, completed=trainer.step)
+                for damaged in trainer.damaged:
+                    bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
+            done = trainer.run(args.minutes)
+        if group.first and trainer.step:
+            directory = finish(trainer, name)
+            print(f"{directory} is ready. To write with it, copy it into weights/.")
+        if group.first and not done:
+            print(f"Stopped at step {trainer.step:,}. Go on with --resume.")
+    finally:
+        group.leave()
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -84,7 +93,7 @@ def _change(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _bar() -> Bar:
+def _bar(group: Group) -> Bar:
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -92,6 +101,7 @@ def _bar() -> Bar:
         TextColumn("{task.fields[speed]:,.0f} tokens/s  loss {task.fields[loss]:.3f}"),
         TextColumn("{task.fields[val]}"),
         TimeRemainingColumn(),
+        disable=not group.first,
     )
 
 

@@ -18,7 +18,7 @@ def model_card(
     metrics: Sequence[dict[str, Any]],
 ) -> str:
     """Markdown with corpus, licence, recipe, held-out score and samples."""
-    card = config.card
+    card, shape = config.card, model.config
     held_out = [work["name"] for work in corpus["works"] if work["split"] == "val"]
     trained_on = {work["name"] for work in corpus["works"] if work["split"] == "train"}
     whole = not trained_on & set(held_out)
@@ -29,9 +29,9 @@ def model_card(
             "",
             card.description,
             "",
-            f"- **Network:** GPT-2 architecture, {config.n_layer} layers, {config.n_head} heads, "
-            f"width {config.n_embd}, context {config.block_size} tokens, vocabulary "
-            f"{model.config.vocab_size:,}; {model.n_params:,} parameters, stored as fp16",
+            f"- **Network:** GPT-2 architecture, {shape.n_layer} layers, {shape.n_head} heads, "
+            f"width {shape.n_embd}, context {shape.block_size} tokens, vocabulary "
+            f"{shape.vocab_size:,}; {model.n_params:,} parameters, stored as fp16",
             f"- **Corpus:** {card.corpus}",
             f"- **Licence:** {card.licence}",
             f"- **Recipe:** `python -m storygen.train {name}`, seed {config.seed}; "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from storygen.checkpoints import save
+from storygen.checkpoints.adapter import save_adapter
 from storygen.model import GPT, generate
 from storygen.params import SamplingParams
 from storygen.sampling import Row, sample
@@ -15,8 +16,9 @@ from storygen.tokenizers import Tokenizer
 from storygen.train.card import model_card
 from storygen.train.config import TrainConfig
 from storygen.train.evaluate import score_tokens
-from storygen.train.plots import plot_loss, read_metrics
-from storygen.train.trainer import METRICS, Trainer
+from storygen.train.metrics import read_metrics
+from storygen.train.plots import plot_loss
+from storygen.train.trainer import Trainer
 
 SAMPLE_SEED = 1
 
@@ -25,11 +27,11 @@ def finish(trainer: Trainer, name: str) -> Path:
     """Measure the trained model and write RUN/model, ready to be used; returns that directory."""
     suggested = trainer.config.card.suggested
     run, config, corpus = trainer.run_dir, trainer.config, trainer.corpus
-    metrics = read_metrics(run / METRICS)
+    metrics = read_metrics(run)
     plot_loss(metrics, f"{name}: {trainer.model.n_params / 1e6:.1f}M parameters", run / "loss.png")
     model = trainer.model.eval()
     with torch.no_grad():
-        for weight in model.parameters():
+        for weight in (p for p in model.parameters() if p.requires_grad):
             weight.copy_(weight.half())  # as it will be read back: the card speaks of what ships
     score = score_tokens(model, corpus.tokenizer, corpus.val)
     samples = [
@@ -38,7 +40,12 @@ def finish(trainer: Trainer, name: str) -> Path:
     ]
     card = model_card(name, config, corpus.meta, model, score, samples, metrics)
     files = {"README.md": card, "storygen.json": _extras(config, score.bits_per_byte)}
-    save(run / "model", model, corpus.tokenizer, dtype=torch.float16, files=files)
+    if config.lora_rank:
+        rank, alpha = config.lora_rank, config.lora_alpha
+        base = Path(config.init)
+        save_adapter(run / "model", model, base, rank=rank, alpha=alpha, files=files)
+    else:
+        save(run / "model", model, corpus.tokenizer, dtype=torch.float16, files=files)
     return run / "model"
 
 
@@ -68,6 +75,7 @@ def _extras(config: TrainConfig, bits_per_byte: float) -> str:
         "genre": card.genre,
         "description": card.description,
         "opening_lines": card.opening_lines,
+        "stop": card.stop,
         "suggested": card.suggested,
         "bits_per_byte": round(bits_per_byte, 4),
     }

@@ -1,6 +1,5 @@
 """Curves of a run: loss over steps and tokens seen, training and validation."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # after the backend that needs no screen
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def plot_loss(metrics: Sequence[dict[str, Any]], title: str, out: Path) -> None:

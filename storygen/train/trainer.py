@@ -4,7 +4,6 @@ What happens goes to metrics.jsonl and to a callback; who shows it is none of it
 """
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storygen.errors import TrainError
-from storygen.model import GPT
 from storygen.train.checkpoint import read_checkpoint, write_checkpoint
 from storygen.train.config import TrainConfig
 from storygen.train.data import Corpus, Windows, spread_windows
+from storygen.train.distributed import Group
+from storygen.train.metrics import append_metrics, drop_metrics_after
 from storygen.train.optimizer import (
     configure_optimizers,
     optimizer_tensors,
@@ -28,8 +28,10 @@ from storygen.train.optimizer import (
     schedule,
     set_rates,
 )
+from storygen.train.start import first_model
 
-METRICS = "metrics.jsonl"
+# What may change when a run goes on: nothing that the weights depend on.
+FREE = ("card", "prompts", "sample_tokens", "eval_every", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,24 @@ class Trainer:
         config: TrainConfig,
         corpus: Corpus,
         run: Path,
-        device: torch.device | str = "cpu",
+        group: Group | None = None,
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        self.config, self.corpus, self.run_dir, self.on_step = config, corpus, run, on_step
-        self.device = torch.device(device)
+        self.group = group or Group(torch.device("cpu"))
+        self.corpus, self.run_dir, self.on_step = corpus, run, on_step
+        self.device = self.group.device
         self.dtype = training_dtype(config.dtype, self.device)
+        stride = config.stride or config.window_size
+        self.windows = Windows(corpus.train, config.window_size, stride, config.seed)
+        self.config = config.with_steps(self.windows.per_epoch)
+        self.rows = self.group.share(config.batch_size)
         torch.manual_seed(config.seed)
-        shape = config.model_config_for(corpus.tokenizer.vocab_size)
-        self.model = GPT(shape).init_weights().to(self.device)
-        self.optimizers = configure_optimizers(self.model, config)
-        self._loss = torch.compile(self._mean_loss) if config.compile else self._mean_loss
+        self.model = first_model(config, corpus.tokenizer).to(self.device)
+        torch.manual_seed(config.seed + self.group.rank)  # no two drop the same units
+        self.net = self.group.wrap(self.model)
+        self.loss = torch.compile(mean_loss) if config.compile else mean_loss
+        self.optimizers = configure_optimizers(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        stride = config.stride or config.block_size
-        self.windows = Windows(corpus.train, config.block_size, stride, config.seed)
         self.step = 0
         self.damaged: list[str] = []  # checkpoints that resume() had to pass over
         run.mkdir(parents=True, exist_ok=True)
@@ -78,88 +84,106 @@ class Trainer:
         began = saved = time.monotonic()
         deadline = math.inf if minutes is None else began + 60 * minutes
         self.model.train()
-        while self.step < self.config.max_steps and time.monotonic() < deadline:
-            self._report(*self._timed_step())
-            if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+        while self.step < self.config.max_steps:
+            now = time.monotonic()
+            waited = now - saved > 60 * self.config.checkpoint_minutes
+            late, save = self.group.mean(now >= deadline, waited)  # clocks may differ
+            if late:
+                break
+            if save:
                 self.save()
-                saved = time.monotonic()
+                saved = now
+            self._report(*self._timed_step())
         self.save()
         return self.step == self.config.max_steps
 
     def validation_loss(self) -> float:
         """Mean loss over fixed windows of the held-out tokens."""
-        count = self.config.eval_windows
+        windows = spread_windows(self.corpus.val, self.config.window_size, self.config.eval_windows)
         self.model.eval()
         with torch.inference_mode(), self._autocast():
             losses = [
-                self._mean_loss(x.to(self.device), y.to(self.device)).item()
-                for x, y in spread_windows(self.corpus.val, self.config.block_size, count)
+                mean_loss(self.model, x.to(self.device), y.to(self.device)).item()
+                for x, y in windows
             ]
         self.model.train()
         return sum(losses) / len(losses)
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
-        tensors = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}
+        tensors = {f"model.{k}": v.detach() for k, v in self._trained().items()}
         tensors |= optimizer_tensors(self.model, self.optimizers)
-        tensors["rng"] = torch.get_rng_state()
+        tensors["rng"] = torch.stack(self.group.gather(torch.get_rng_state()))
         if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {
-            "step": self.step,
-            "scaler": self.scaler.state_dict(),
-            "config": self.config.model_dump(mode="json"),
-        }
-        write_checkpoint(self.run_dir, self.step, tensors, state)
+            on_card = torch.cuda.get_rng_state(self.device)
+            tensors["rng.cuda"] = torch.stack(self.group.gather(on_card))
+        if self.group.first:
+            state = {
+                "step": self.step,
+                "scaler": self.scaler.state_dict(),
+                "config": self.config.model_dump(mode="json"),
+            }
+            write_checkpoint(self.run_dir, self.step, tensors, state)
+        self.group.wait()
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of this run; False where there is none."""
         found = read_checkpoint(self.run_dir)
-        if found is None:
-            self._drop_metrics_after(0)
-            return False
-        tensors, state, self.damaged = found
-        self._check_same_run(state["config"])
-        own = dict(self.model.named_parameters())
+        step = 0
+        if found is not None:
+            tensors, state, self.damaged = found
+            self._check_same_run(state["config"])
+            self._restore(tensors, state)
+            step = self.step = state["step"]
+        if self.group.first:
+            drop_metrics_after(self.run_dir, step)
+        return found is not None
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         with torch.no_grad():
-            for name, weight in own.items():
+            for name, weight in self._trained().items():
                 weight.copy_(tensors[f"model.{name}"])
         restore_optimizers(self.model, self.optimizers, tensors)
         if state["scaler"]:  # empty where the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(tensors["rng"])
-        if "rng.cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.step = state["step"]
-        self._drop_metrics_after(self.step)
-        return True
+        rank = self.group.rank
+        if rank < len(tensors["rng"]):  # more processes than before begin with their own seeds
+            torch.set_rng_state(tensors["rng"][rank].clone())
+            if "rng.cuda" in tensors and self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["rng.cuda"][rank].clone(), self.device)
+
+    def _trained(self) -> dict[str, Tensor]:
+        """The weights that steps change, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _timed_step(self) -> tuple[float, float]:
         """One optimizer step; its mean loss and the seconds it took."""
         began = time.perf_counter()
         self.step += 1
         set_rates(self.optimizers, schedule(self.step, self.config))
-        total = 0.0
+        total = torch.zeros((), device=self.device)
         for micro in range(self.config.accumulate):
             number = (self.step - 1) * self.config.accumulate + micro
             x, y = self.windows.batch(number, self.config.batch_size)
+            x, y = (t[self.rows].to(self.device) for t in (x, y))
             with self._autocast():
-                loss = self._loss(x.to(self.device), y.to(self.device)) / self.config.accumulate
+                loss = self.loss(self.net, x, y) / self.config.accumulate
             self.scaler.scale(loss).backward()
-            total += loss.item()
-        if not math.isfinite(total):
+            total += loss.detach()
+        (mean,) = self.group.mean(total.item())
+        if not math.isfinite(mean):
             raise TrainError(
-                f"The loss became {total} at step {self.step}: the last checkpoint is kept. "
+                f"The loss became {mean} at step {self.step}: the last checkpoint is kept. "
                 "Lower learning_rate, or use dtype=fp32."
             )
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.model.zero_grad(set_to_none=True)
-        return total, time.perf_counter() - began
+        return mean, time.perf_counter() - began
 
     def _report(self, loss: float, seconds: float) -> None:
         last = self.step == self.config.max_steps
@@ -172,14 +196,10 @@ class Trainer:
             tokens_per_second=self.config.tokens_per_step / seconds,
             val_loss=self.validation_loss() if measured else None,
         )
-        with (self.run_dir / METRICS).open("a", encoding="utf-8") as file:
+        if self.group.first:
             entries = {k: v for k, v in vars(progress).items() if v is not None}
-            file.write(json.dumps(entries) + "\n")
-        self.on_step(progress)
-
-    def _mean_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = self.model(x)  # (B, T, V)
-        return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+            append_metrics(self.run_dir, entries)
+            self.on_step(progress)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype is torch.float32:
@@ -188,29 +208,18 @@ class Trainer:
 
     def _check_same_run(self, saved: dict[str, Any]) -> None:
         now = self.config.model_dump(mode="json")
-        free = {"card", "prompts", "sample_tokens", "eval_every", "checkpoint_minutes"}
-        changed = [key for key in now if key not in free and now[key] != saved.get(key)]
+        changed = [key for key in now if key not in FREE and now[key] != saved.get(key)]
         if changed:
             raise TrainError(
                 f"{self.run_dir} was begun with {changed[0]} = {saved.get(changed[0])}, and now it "
                 f"is {now[changed[0]]}. Resume with the same values, or choose another --out."
             )
 
-    def _drop_metrics_after(self, step: int) -> None:
-        """Forget metrics of steps that a cut-off run made after its last checkpoint."""
-        path = self.run_dir / METRICS
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = (n for n, line in enumerate(lines) if _step_of(line) > step)
-            path.write_text("".join(lines[: next(kept, len(lines))]), encoding="utf-8")
 
-
-def _step_of(line: str) -> float:
-    """Step of a metrics line; a half-written last line counts as the future."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf
+def mean_loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy (nats) of the targets y (B, T) after the inputs x (B, T)."""
+    logits = net(x)  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
 
 
 def training_dtype(wanted: str, device: torch.device) -> torch.dtype:

@@ -11,7 +11,7 @@ from storygen.model import GPT
 from storygen.train.__main__ import main
 from storygen.train.config import load_recipe, recipe_names
 from storygen.train.evaluate import score_text, score_tokens
-from storygen.train.plots import read_metrics
+from storygen.train.metrics import read_metrics
 
 from .conftest import RECIPE
 
@@ -32,7 +32,7 @@ def test_a_recipe_becomes_a_model_directory(recipe, corpus, corpus_dir, tmp_path
     assert main([recipe, "--corpus", str(corpus_dir), "--out", str(run)]) == 0
     assert f"{run / 'model'} is ready" in capsys.readouterr().out
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 12
+    assert read_metrics(run)[-1]["step"] == 12
 
     model, tokenizer = load(run / "model")
     info = Catalogue(run).get("model")
@@ -74,7 +74,7 @@ def test_a_run_is_not_overwritten_but_resumed(recipe, corpus_dir, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["no-such"], "There is no recipe 'no-such'. Recipes: mystery, one-story"),
+        (["no-such"], "There is no recipe 'no-such'. Recipes: ancestors/crime-mystery"),
         (["mystery", "--set", "n_layer"], "has no '='"),
         (["mystery", "--set", "n_layer=0"], "n_layer: Input should be greater than or equal to 1"),
         (["mystery", "--set", "layers=2"], "layers: Extra inputs are not permitted"),

@@ -9,8 +9,9 @@ from transformers import get_linear_schedule_with_warmup
 
 from storygen.errors import TrainError
 from storygen.model import GPT
+from storygen.train.metrics import METRICS
 from storygen.train.optimizer import configure_optimizers, optimizer_tensors, schedule
-from storygen.train.trainer import METRICS, Trainer
+from storygen.train.trainer import Trainer
 
 
 def updated(config, **changes):

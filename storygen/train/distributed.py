@@ -1,0 +1,81 @@
+"""One training in several processes, as torchrun starts them; alone, a group of one.
+
+Each process takes its share of every batch and all step alike, so the trainer has one way of doing
+things. The first process writes; the others only compute.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from storygen.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a training: this one's rank, how many there are, its device."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> slice:
+        """The rows of a batch that this process computes; raises TrainError for uneven shares."""
+        if rows % self.size:
+            raise TrainError(
+                f"A batch of {rows} does not divide among {self.size} processes: set batch_size "
+                f"to a multiple of {self.size}."
+            )
+        each = rows // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """model with gradients that are the mean over the group."""
+        return model if self.size == 1 else DistributedDataParallel(model)
+
+    def mean(self, *values: float) -> list[float]:
+        """The means of these numbers over the group."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return [value / self.size for value in total.tolist()]
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """This tensor of every process, in the order of their ranks, on the CPU."""
+        if self.size == 1:
+            return [tensor.cpu()]
+        tensor = tensor.to(self.device)
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(found, tensor)
+        return [t.cpu() for t in found]
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def leave(self) -> None:
+        """End the group."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+
+def join() -> Group:
+    """The group that torchrun's environment variables describe, or this process alone."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
+    if cuda:
+        torch.cuda.set_device(device)
+    if size > 1:
+        distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
+    return Group(torch.device(device), rank, size)
