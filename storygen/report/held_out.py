@@ -1,0 +1,148 @@
+"""Text that no model has read: what every model and every baseline is measured on.
+
+It is decoded from the prepared corpora once, so that models of different vocabularies meet the
+same characters, and chosen at even distances, so that every run meets the same excerpts.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from storygen.errors import TrainError
+from storygen.text import plain_typography
+from storygen.tokenizers import Tokenizer
+from storygen.train.data import Corpus, load_corpus
+
+PIECE = 4000  # characters of an excerpt, about 1,000 tokens
+PROMPT_WORDS = 12
+FOLLOWING_WORDS = 150  # of the author's own text, to compare a passage with
+_PROMPT = re.compile(rf"\S+(?: \S+){{{PROMPT_WORDS - 1}}}(?= )")
+
+T = TypeVar("T")
+Work = tuple[str, ...]  # its stories
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first words of a paragraph, and how its author went on."""
+
+    prompt: str
+    rest: str
+
+
+@dataclass(frozen=True)
+class Genre:
+    """A prepared corpus with the text of its held-out works; passed_over are the names of those
+    that another corpus trains on."""
+
+    name: str
+    corpus: Corpus
+    works: tuple[Work, ...]
+    passed_over: tuple[str, ...] = ()
+
+    def training_stories(self) -> Iterator[str]:
+        """The stories that models of this genre learn from."""
+        return _stories(self.corpus.train, self.corpus.tokenizer)
+
+
+def read_genres(folder: Path) -> list[Genre]:
+    """Every prepared corpus below a folder, by name; raises TrainError where there is none."""
+    found = sorted(path.parent for path in folder.glob("*/meta.json"))
+    if not found:
+        raise TrainError(
+            f"{folder} holds no prepared corpora. Make one with: "
+            f"python -m storygen.corpora prepare NAME --from BOOKS --out {folder / 'NAME'}"
+        )
+    corpora = {directory.name: load_corpus(directory, 1) for directory in found}
+    return [_genre(name, corpora) for name in corpora]
+
+
+def _genre(name: str, corpora: dict[str, Corpus]) -> Genre:
+    corpus = corpora[name]
+    held_out = [work for work in corpus.meta["works"] if work["split"] == "val"]
+    if sum(work["tokens"] for work in held_out) != len(corpus.val):
+        raise TrainError(
+            f"The held-out works of {name} have other lengths in meta.json than in val.bin: "
+            "prepare the corpus again."
+        )
+    others = [other.meta["works"] for key, other in corpora.items() if key != name]
+    learnt = {work["name"] for works in others for work in works if work["split"] == "train"}
+    ends = np.cumsum([work["tokens"] for work in held_out])
+    parts = np.split(corpus.val, ends[:-1])
+    works = tuple(
+        tuple(_stories(ids, corpus.tokenizer))
+        for work, ids in zip(held_out, parts, strict=True)
+        if work["name"] not in learnt
+    )
+    passed_over = tuple(work["name"] for work in held_out if work["name"] in learnt)
+    if not any(works):
+        raise TrainError(
+            f"Every held-out work of {name} is in another corpus's training split "
+            f"({', '.join(passed_over)}): prepare them with one split, or leave one corpus out."
+        )
+    return Genre(name, corpus, tuple(work for work in works if work), passed_over)
+
+
+def _stories(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
+    """The texts between end-of-text tokens, in plain typography."""
+    eot = -1 if tokenizer.eot_id is None else tokenizer.eot_id
+    for piece in np.split(ids, np.flatnonzero(ids == eot)):
+        text = plain_typography(tokenizer.decode(piece[piece != eot].tolist())).strip()
+        if text:
+            yield text
+
+
+def excerpts(genre: Genre, size: int) -> list[str]:
+    """About `size` bytes: as much of each held-out work, in pieces at even distances."""
+    chosen: list[str] = []
+    for work in genre.works:
+        pieces = [piece for story in work for piece in _pieces(story)]
+        share = size / len(genre.works) / sum(len(piece.encode()) for piece in pieces)
+        chosen += _spread(pieces, min(len(pieces), max(1, round(share * len(pieces)))))
+    return chosen
+
+
+def openings(genre: Genre, count: int) -> list[Opening]:
+    """As many openings from each work, at even distances; repeated where a work has too few.
+
+    Raises TrainError where no paragraph is long enough to have an opening.
+    """
+    works = [found for work in genre.works if (found := _openings(work))]
+    if not works:
+        raise TrainError(
+            f"The held-out works of {genre.name} have no line of more than {PROMPT_WORDS} words "
+            "to begin a passage with: add text to the corpus."
+        )
+    shares = [count // len(works) + (n < count % len(works)) for n in range(len(works))]
+    return [o for work, share in zip(works, shares, strict=True) for o in _spread(work, share)]
+
+
+def _pieces(story: str) -> Iterator[str]:
+    """A story in pieces of whole paragraphs, PIECE characters long or one paragraph."""
+    piece = ""
+    for line in story.split("\n"):
+        if piece.strip() and len(piece) + len(line) > PIECE:
+            yield piece.strip()
+            piece = ""
+        piece += line + "\n"
+    yield piece.strip()
+
+
+def _openings(work: Work) -> list[Opening]:
+    """The openings of a work that enough text follows; of all its paragraphs if of none."""
+    found = [
+        Opening(match[0], story[match.end() : match.end() + 2 * PIECE])
+        for story in work
+        for start in (0, *(newline.end() for newline in re.finditer("\n", story)))
+        if (match := _PROMPT.match(story, start))
+    ]
+    return [o for o in found if len(o.rest.split()) >= FOLLOWING_WORDS] or found
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """The items in the middle of `count` equal parts."""
+    return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
