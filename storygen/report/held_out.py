@@ -7,8 +7,8 @@ same characters, and chosen at even distances, so that every run meets the same 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from storygen.train.data import Corpus, load_corpus
 PIECE = 4000  # characters of an excerpt, about 1,000 tokens
 PROMPT_WORDS = 12
 FOLLOWING_WORDS = 150  # of the author's own text, to compare a passage with
+_TITLE = re.compile(r"The plot summary of the movie named '.*' is:\n")  # as prepared
 _PROMPT = re.compile(rf"\S+(?: \S+){{{PROMPT_WORDS - 1}}}(?= )")
 
 T = TypeVar("T")
@@ -69,22 +70,33 @@ def _genre(name: str, corpora: dict[str, Corpus]) -> Genre:
             f"The held-out works of {name} have other lengths in meta.json than in val.bin: "
             "prepare the corpus again."
         )
-    others = [other.meta["works"] for key, other in corpora.items() if key != name]
-    learnt = {work["name"] for works in others for work in works if work["split"] == "train"}
+    learnt = set().union(*(_learnt(other) for key, other in corpora.items() if key != name))
     ends = np.cumsum([work["tokens"] for work in held_out])
     parts = np.split(corpus.val, ends[:-1])
     works = tuple(
         tuple(_stories(ids, corpus.tokenizer))
         for work, ids in zip(held_out, parts, strict=True)
-        if work["name"] not in learnt
+        if _file(work) not in learnt
     )
-    passed_over = tuple(work["name"] for work in held_out if work["name"] in learnt)
+    passed_over = tuple(_file(work) for work in held_out if _file(work) in learnt)
     if not any(works):
         raise TrainError(
             f"Every held-out work of {name} is in another corpus's training split "
             f"({', '.join(passed_over)}): prepare them with one split, or leave one corpus out."
         )
     return Genre(name, corpus, tuple(work for work in works if work), passed_over)
+
+
+def _learnt(corpus: Corpus) -> set[str]:
+    """The files that are in a training split whole, not in both splits as collections are."""
+    works = corpus.meta["works"]
+    held_out = {_file(work) for work in works if work["split"] == "val"}
+    return {_file(work) for work in works} - held_out
+
+
+def _file(work: dict[str, Any]) -> str:
+    """Name of a work's file without its folder, which a corpus of many genres has."""
+    return PurePosixPath(work["name"]).name
 
 
 def _stories(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
@@ -137,10 +149,19 @@ def _openings(work: Work) -> list[Opening]:
     found = [
         Opening(match[0], story[match.end() : match.end() + 2 * PIECE])
         for story in work
-        for start in (0, *(newline.end() for newline in re.finditer("\n", story)))
-        if (match := _PROMPT.match(story, start))
+        for match in _prompts(story)
     ]
     return [o for o in found if len(o.rest.split()) >= FOLLOWING_WORDS] or found
+
+
+def _prompts(story: str) -> Iterator[re.Match[str]]:
+    """A film plot's line with its title, or the first words of every other story's paragraphs."""
+    if title := _TITLE.match(story):
+        yield title
+        return
+    for line in re.finditer("^", story, flags=re.MULTILINE):
+        if words := _PROMPT.match(story, line.start()):
+            yield words
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

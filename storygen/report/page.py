@@ -122,8 +122,8 @@ def _best(models: Sequence[ModelReport], genres: Sequence[Genre]) -> dict[str, s
 def _passages(sizes: Sizes) -> str:
     return (
         f"Each goes on with the first {PROMPT_WORDS} words of a paragraph of a held-out work of "
-        "its own genre (of all genres where it has none), as much from each work, at the model's "
-        "suggested settings with the seeds 0 to "
+        "its own genre (of all genres where it has none; a film plot's title is its opening), as "
+        "many from each work, at the model's suggested settings with the seeds 0 to "
         f"{sizes.passages - 1}. Below each model stands how the authors themselves went on, cut "
         "to as many words."
     )

@@ -1,6 +1,7 @@
 """What is measured on: held-out text only, the same every time, as much of every work."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,13 @@ def test_openings_are_the_first_words_of_paragraphs_and_their_authors_go_on():
     assert len(set(found)) == 6
 
 
+def test_the_opening_of_a_film_plot_is_its_title():
+    title = "The plot summary of the movie named 'The Man Who Knew a Little Too Much' is:\n"
+    plot = "A man comes to a town where nobody knows him, and so he stays for good.\nEND_OF_PLOT"
+    (opening,) = set(openings(genre_of((title + plot,)), 3))
+    assert (opening.prompt, opening.rest) == (title, plot)
+
+
 def test_openings_repeat_where_a_work_has_too_few():
     found = openings(genre_of((paragraphs("Word", 2),)), 8)
     assert len(found) == 8
@@ -84,15 +92,17 @@ def edit_works(corpus, change):
 
 
 def test_a_work_that_another_genre_trains_on_is_passed_over(copied, tiny_tokenizer):
-    genre = next(g for g in read_genres(copied) if g.name == "tiny")
-    (held_out,) = [w["name"] for w in genre.corpus.meta["works"] if w["split"] == "val"]
-    prepare("other", [book("toad"), book("newt")], tiny_tokenizer, copied / "other")
-    edit_works(
-        copied / "other",
-        lambda work: work.update(name=held_out) if work["split"] == "train" else None,
-    )
+    tiny = next(g for g in read_genres(copied) if g.name == "tiny")
+    works = tiny.corpus.meta["works"]
+    (held_out,) = [work["name"] for work in works if work["split"] == "val"]
+    everything = [replace(book(hero), name=f"all/{hero}.txt") for hero in ("toad", "newt")]
+    prepare("all", everything, tiny_tokenizer, copied / "all")
+    train = next(w for w in read_genres(copied)[0].corpus.meta["works"] if w["split"] == "train")
+    edit_works(copied / "all", lambda w: w == train and w.update(name=f"all/{held_out}"))
     with pytest.raises(TrainError, match=rf"Every held-out work of tiny is in .*{held_out}"):
         read_genres(copied)
+    edit_works(copied / "all", lambda w: w.update(name=f"all/{held_out}"))  # a collection
+    assert [genre.passed_over for genre in read_genres(copied)] == [()] * 3
 
 
 def test_a_corpus_that_disagrees_with_its_meta_is_refused(copied):
