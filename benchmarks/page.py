@@ -1,0 +1,129 @@
+"""How soon the page answers while eight write, and how soon Stop stops.
+
+    python benchmarks/page.py [--rounds 50] [--shipped]
+
+Socket clients on the real page, first with an engine that writes a token every 10 ms at no cost,
+then, with --shipped, with the first shipped model. Prints a row a measure, in milliseconds. Needs
+what the tests need (requirements-dev.txt).
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.protocol.conftest import (
+    FAKE,
+    REAL,
+    Client,
+    Connect,
+    Server,
+    connecting,
+    serve,
+)
+
+OPENING = "The inspector looked at the letter, and then at the man who had brought"
+WATCHED = 6  # seconds
+
+# In a process of its own: the eight clients keep this one busy.
+WATCH = """
+import sys, time, urllib.request
+while True:
+    began = time.perf_counter()
+    urllib.request.urlopen(sys.argv[1]).read()
+    print(time.perf_counter() - began, flush=True)
+    time.sleep(0.02)
+"""
+
+
+async def health(connect: Connect, server: Server) -> list[float]:
+    """Seconds for each answer of /health while eight windows are written in."""
+    clients = [await connect() for _ in range(8)]
+    for client in clients:
+        await client.set(max_new_tokens=1000)  # ten seconds at the least
+        await client.send(OPENING)
+    await asyncio.gather(*(_streaming(client) for client in clients))
+    watching = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WATCH, f"{server.url}/health", stdout=asyncio.subprocess.PIPE
+    )
+    await asyncio.sleep(WATCHED)
+    watching.terminate()
+    said, _ = await watching.communicate()
+    for client in clients:
+        await client.socket.emit("stop")
+        await client.finished()
+    return [float(line) for line in said.split()]
+
+
+async def stops(connect: Connect, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds from Stop to the passage's last words, and to its buttons."""
+    client = await connect()
+    await client.set(max_new_tokens=1000)
+    last_words, buttons = [], []
+    for _ in range(rounds):
+        await client.send(OPENING)
+        await _streaming(client)
+        await asyncio.sleep(random.uniform(0, 0.1))  # not always just after words came
+        pressed = time.monotonic()
+        await client.socket.emit("stop")
+        await client.finished()
+        words = [at for at, event, _ in client.events if event == "stream_token"]
+        last_words.append(max(0.0, words[-1] - pressed))
+        buttons.append(time.monotonic() - pressed)
+    return last_words, buttons
+
+
+async def _streaming(client: Client) -> None:
+    """Wait until some of a passage is there."""
+    await client.until(lambda: sum(event == "stream_token" for _, event, _ in client.events) > 2)
+
+
+@asynccontextmanager
+async def _page(command: list[str]) -> AsyncIterator[tuple[Connect, Server]]:
+    with tempfile.TemporaryDirectory() as data:
+        server = serve(Path(data), command)
+        try:
+            async with connecting(server, server.cookie) as connect:
+                yield connect, server
+        finally:
+            server.stop()
+
+
+def _row(what: str, seconds: list[float]) -> None:
+    median = statistics.median(seconds)
+    p99 = statistics.quantiles(seconds, n=100, method="inclusive")[98]
+    times = "".join(f"{1000 * value:9.1f}" for value in (median, p99, max(seconds)))
+    print(f"{what:44}{len(seconds):6}{times}", flush=True)
+
+
+async def measure(engine: str, command: list[str], rounds: int) -> None:
+    """Print the rows of one engine."""
+    async with _page(command) as (connect, server):
+        _row(f"{engine}: /health while eight write", await health(connect, server))
+        last_words, buttons = await stops(connect, rounds)
+        _row(f"{engine}: Stop to the last words", last_words)
+        _row(f"{engine}: Stop to the buttons", buttons)
+
+
+def main() -> None:
+    """Print a row for each measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--shipped", action="store_true")
+    args = parser.parse_args()
+    print(f"{'':44}{'n':>6}{'median':>9}{'p99':>9}{'max':>9}")
+    asyncio.run(measure("no cost", FAKE, args.rounds))
+    if args.shipped:
+        asyncio.run(measure("shipped", REAL, args.rounds))
+
+
+if __name__ == "__main__":
+    main()
