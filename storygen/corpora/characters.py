@@ -26,7 +26,7 @@ def char_vocabulary(works: Sequence[Work]) -> tuple[CharTokenizer, list[Work]]:
     kept = {c for c, n in counts.items() if n * RARE >= counts.total() and c != END}
     table = str.maketrans({c: _plainer(c, kept) for c in {*counts, *END_OF_TEXT} - kept})
     written = [replace(work, text=_translated(work.text, table)) for work in plain]
-    return CharTokenizer([*sorted(kept), END], eot=END), written
+    return CharTokenizer([*sorted(kept), END], eot=END, plain=True), written
 
 
 def _plainer(character: str, kept: set[str]) -> str:

@@ -33,7 +33,10 @@ def markdown_text(markdown: str) -> str:
 
 
 def _text(markup: str, page: "_Page") -> str:
-    page.feed(markup)
+    # The parser looks for the end of what nobody ended again and again: spare it that.
+    markup = _COMMENT.sub("", markup)
+    end = markup.rfind(">") + 1
+    page.feed(markup[:end] + markup[end:].replace("<", " "))
     page.close()
     page.end_block()
     return _joined(page.blocks)
@@ -52,6 +55,7 @@ def _is_speech(block: str) -> bool:
     return block.startswith(_SPEECH)
 
 
+_STAGE = "\x03\x04"  # around a stage direction, until its paragraph is done
 _SPEECH = "\x02"  # begins the block of a speech until the page is done
 _HTML_SKIPPED = frozenset({"head", "script", "style", "nav", "svg", "math", "rt", "rp"})
 _TEI_SKIPPED = frozenset({"teiheader", "front", "back", "note"})
@@ -86,6 +90,8 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         kinds = dict(attrs).get("epub:type") or ""
+        if len(self._open) > _DEEPEST or (self._open and self._open[-1][0] == tag == "p"):
+            self.handle_endtag(self._open[-1][0])  # HTML need not close what it opens
         if tag not in _VOID:
             self._open.append((tag, kinds))
         if self._skip_from is not None:
@@ -106,7 +112,7 @@ class _Page(HTMLParser):
             self.end_block()
             self.blocks.append(SCENE_BREAK)
         elif "stage-direction" in kinds:
-            self._words.append(" (")
+            self._words.append(_STAGE[0])
         elif tag in _BLOCKS and not self._inside():
             self.end_block()
             if tag in ("section", "article") and "short-story" in kinds:
@@ -133,7 +139,7 @@ class _Page(HTMLParser):
         elif tag == "tr":
             self._end_row()
         elif "stage-direction" in kinds:
-            self._words.append(") ")
+            self._words.append(_STAGE[1])
         elif tag in _LINES:
             return
         elif tag in _BLOCKS and not any(self._within(outer) for outer in _GATHERING):
@@ -190,26 +196,34 @@ def _is_gutenberg(attrs: list[tuple[str, str | None]]) -> bool:
 
 def _tidy(block: str) -> str:
     """Single spaces, lines without spaces at their ends, a heading's parts as "I. The Library"."""
-    block = re.sub(r"\s*\v\s*", ". ", block.strip(" \n\v"))
-    block = re.sub(r"([.!?:])\. ", r"\1 ", block)
-    block = re.sub(r"\(\s+", "(", re.sub(r"\s+\)", ")", block))
+    for mark, pattern, written in _MARKS:
+        if mark in block:
+            block = pattern.sub(written, block.strip(" \n\v"))
     return "\n".join(" ".join(line.split()) for line in block.split("\n")).strip()
 
 
+_MARKS = [
+    ("\v", re.compile(r"(?<=[.!?:])\s*\v\s*"), " "),
+    ("\v", re.compile(r"\s*\v\s*"), ". "),
+    (_STAGE[0], re.compile(rf"\s*{_STAGE[0]}\s*"), " ("),
+    (_STAGE[1], re.compile(rf"\s*{_STAGE[1]}\s*"), ") "),
+]
+_DEEPEST = 100  # elements within elements
 _SPACE = re.compile(r"[ \t\r\n]+")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 _MARKDOWN = [
     (re.compile(r"\A---\n.*?\n---\n", re.S), ""),  # front matter
-    (re.compile(r"<!--.*?-->", re.S), ""),
+    (_COMMENT, ""),
     (re.compile(r"^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$", re.M), f"\n{SCENE_BREAK}\n"),
-    (re.compile(r"^\[\^[^]\n]+\]:.*(?:\n(?!\n).*)*", re.M), ""),  # footnotes, then their marks
-    (re.compile(r"\[\^[^]\n]+\]"), ""),
-    (re.compile(r"!\[[^]\n]*\]\([^)\n]*\)"), ""),
-    (re.compile(r"\[([^]\n]+)\]\([^)\n]*\)"), r"\1"),
+    (re.compile(r"^\[\^[^][\n]+\]:.*(?:\n(?!\n).*)*", re.M), ""),  # footnotes, then their marks
+    (re.compile(r"\[\^[^][\n]+\]"), ""),
+    (re.compile(r"!\[[^][\n]*\]\([^()\n]*\)"), ""),
+    (re.compile(r"\[([^][\n]+)\]\([^()\n]*\)"), r"\1"),
     (re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$", re.M), r"\n\2\n"),
     (re.compile(r"^(?: {0,3}> ?)+", re.M), ""),
     (re.compile(r"(?<![\\\w*])(\*{1,3})(?=\S)([^*]+?)(?<=\S)\1(?!\*)"), r"\2"),
     (re.compile(r"(?<![\\\w])(_{1,3})(?=\S)([^_]+?)(?<=\S)\1(?!\w)"), r"\2"),
-    (re.compile(r"</?\w+[^>\n]*>"), ""),
+    (re.compile(r"</?\w+[^<>\n]*>"), ""),
     (re.compile(r"\\([\\`*_{}\[\]()#+.!-])"), r"\1"),
 ]
 

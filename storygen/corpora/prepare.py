@@ -22,7 +22,7 @@ from storygen.corpora.works import HELD_OUT, Work, stories
 from storygen.errors import TrainError
 from storygen.files import atomic_directory, recovered, sha256
 from storygen.text import plain_typography
-from storygen.tokenizers import BPETokenizer, Tokenizer
+from storygen.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,9 @@ def _order(work: Work) -> str:
 def tokenise(work: Work, tokenizer: Tokenizer) -> np.ndarray:
     """Token ids (n,) uint16 of a work in plain typography; each story ends with the end-of-text
     token."""
-    does_it_itself = isinstance(tokenizer, BPETokenizer) and tokenizer.plain
     ids: list[int] = []
     for story in stories(work.text):
-        ids += tokenizer.encode(story if does_it_itself else plain_typography(story))
+        ids += tokenizer.encode(story if tokenizer.plain else plain_typography(story))
         if tokenizer.eot_id is not None:
             ids.append(tokenizer.eot_id)
     return np.array(ids, dtype=np.uint16)

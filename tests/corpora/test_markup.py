@@ -107,3 +107,15 @@ def test_no_markup_is_too_broken_to_read(text):
 def test_words_of_paragraphs_survive_in_order(paragraphs):
     words = " ".join(paragraphs).split()
     assert html_text("".join(f"<p>{p}</p>" for p in paragraphs)).split() == words
+
+
+def test_html_that_closes_no_paragraph_is_read_all_the_same():
+    assert page("<p>One.<p>Two.<div>Three.") == "One.\n\nTwo.\n\nThree.\n"
+
+
+@pytest.mark.parametrize(
+    "piece", ["<p>", "<b>", "<", "[", "![a](", "<!--", "*a", "_ a", "<a ", "- "]
+)
+def test_reading_takes_a_time_that_grows_as_the_text_does(piece):
+    for read in (html_text, markdown_text):  # hours if it grew with the square
+        read(piece * 100_000)
