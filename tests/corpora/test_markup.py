@@ -117,5 +117,5 @@ def test_html_that_closes_no_paragraph_is_read_all_the_same():
     "piece", ["<p>", "<b>", "<", "[", "![a](", "<!--", "*a", "_ a", "<a ", "- "]
 )
 def test_reading_takes_a_time_that_grows_as_the_text_does(piece):
-    for read in (html_text, markdown_text):  # hours if it grew with the square
-        read(piece * 100_000)
+    for read in (html_text, markdown_text):  # minutes if it grew with the square
+        read(piece * 20_000)
