@@ -17,7 +17,7 @@ QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-PATIENCE = 60_000  # milliseconds that a busy machine may take
+PATIENCE = 180_000  # milliseconds that a busy machine may take
 NOWHERE = "nowhere"
 
 expect.set_options(timeout=PATIENCE)

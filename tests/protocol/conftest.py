@@ -20,7 +20,7 @@ import socketio
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds that a busy machine may take to answer, and to start; no test waits so long to pass.
-PATIENCE, STARTING = 60, 300
+PATIENCE, STARTING = 180, 600
 
 get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 
