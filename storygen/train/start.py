@@ -44,5 +44,4 @@ def first_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:
 
 def _tokens(tokenizer: Tokenizer) -> list[object]:
     """What tells vocabularies apart: their tokens in order, and the typography they read."""
-    plain = getattr(tokenizer, "plain", False)
-    return [plain, *map(tokenizer.token_bytes, range(tokenizer.vocab_size))]
+    return [tokenizer.plain, *map(tokenizer.token_bytes, range(tokenizer.vocab_size))]

@@ -1,4 +1,4 @@
-"""The ancestors' recipes have their published numbers, and each trains at a reduced size."""
+"""Every recipe trains at a reduced size; the ancestors' have their published numbers."""
 
 import pytest
 
@@ -42,7 +42,7 @@ PUBLISHED = {
     "one-story": {**GPT2_SMALL, "block_size": 256},
 }
 SMALL = ["n_layer=1", "n_head=1", "n_embd=8", "block_size=32", "batch_size=2", "stride=0"]
-SHORT = ["max_steps=2", "epochs=0", "eval_windows=2", "sample_tokens=5", "warmup_steps=0"]
+SHORT = ["max_steps=2", "epochs=0", "eval_windows=2", "sample_tokens=5", "compile=False"]
 TEXT = "The plot summary of the movie named 'Owls' is:\nMichael: Every old man, once upon a time.\n"
 
 
@@ -66,21 +66,21 @@ def test_the_published_character_model_has_its_known_size():
     assert model.n_params == 8 * block + 2 * width * vocab + vocab + 256 * width + 2 * width
 
 
-@pytest.mark.parametrize("name", ANCESTORS)
+@pytest.mark.parametrize("name", recipe_names())
 def test_a_reduced_recipe_runs_from_text_to_model(name, tmp_path, capsys):
-    alphabet = sorted(set(TEXT + "".join(load_recipe(name).prompts)))
+    config = load_recipe(name)
+    alphabet = sorted(set(TEXT + "".join(config.prompts)))
     tokenizer = CharTokenizer(alphabet)
     prepare("tiny", [Work("a.txt", TEXT * 20)], tokenizer, tmp_path / "corpus")
     changes = [*SMALL, *SHORT]
-    if load_recipe(name).init:
-        model = random_model(tokenizer.vocab_size)
-        checkpoints.save(tmp_path / "gpt2", model, tokenizer)
-        changes += [f"init={tmp_path / 'gpt2'}"]
-    if load_recipe(name).window:
+    if config.init:
+        checkpoints.save(tmp_path / "base", random_model(tokenizer.vocab_size), tokenizer)
+        changes += [f"init={tmp_path / 'base'}"]
+    if config.window:
         changes += ["window=16"]
     sets = [part for change in changes for part in ("--set", change)]
     out = ["--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "run")]
     assert main([name, *out, *sets]) == 0, capsys.readouterr().err
-    model, _ = checkpoints.load(tmp_path / "run" / "model")
-    config = load_recipe(name)
+    model, _ = checkpoints.load((tmp_path / "run" / "model").rename(tmp_path / "model"))
     assert (model.config.activation, model.config.tied) == (config.activation, config.tied)
+    assert (tmp_path / "model" / "adapter_config.json").exists() == bool(config.lora_rank)
