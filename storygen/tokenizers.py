@@ -28,6 +28,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eot_id: int | None  # ends a story; None where the vocabulary has no such token
+    plain: bool  # whether text is read in plain typography
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text."""
@@ -90,9 +91,12 @@ class BPETokenizer:
 class CharTokenizer:
     """One token per character of a fixed list."""
 
-    def __init__(self, characters: Sequence[str], eot: str | None = None) -> None:
-        """characters in the order of their ids; eot is the one of them that ends a story."""
-        self.characters = list(characters)
+    def __init__(
+        self, characters: Sequence[str], eot: str | None = None, plain: bool = False
+    ) -> None:
+        """characters in the order of their ids; eot is the one of them that ends a story; plain:
+        text is read in plain typography."""
+        self.characters, self.plain = list(characters), plain
         self.vocab_size = len(self.characters)
         self._ids = {c: i for i, c in enumerate(self.characters)}
         if len(self._ids) != len(self.characters) or any(len(c) != 1 for c in self.characters):
@@ -107,7 +111,7 @@ class CharTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids; raises PromptError naming the first character the list lacks."""
         try:
-            return [self._ids[c] for c in text]
+            return [self._ids[c] for c in (plain_typography(text) if self.plain else text)]
         except KeyError as error:
             raise PromptError(
                 f"This model was trained on {self.vocab_size} characters and has never seen "

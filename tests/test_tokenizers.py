@@ -63,6 +63,13 @@ def test_a_vocabulary_of_plain_typography_reads_all_text_so(tiny_tokenizer, text
     assert plain.decode(plain.encode(text)) == plain_typography(text)
 
 
+def test_characters_of_plain_typography_are_read_so():
+    tokenizer = CharTokenizer(list("I'm."), plain=True)
+    assert tokenizer.decode(tokenizer.encode("I’m…")) == "I'm..."
+    with pytest.raises(PromptError, match="never seen '’'"):
+        CharTokenizer(list("I'm.")).encode("I’m")
+
+
 @given(st.text(alphabet=st.characters(codec=None, categories=None), max_size=50))
 def test_bpe_reads_a_lone_surrogate_as_the_replacement_character(tiny_tokenizer, text):
     decoded = tiny_tokenizer.decode(tiny_tokenizer.encode(text))
