@@ -23,11 +23,22 @@ KEPT = 2
 def write_checkpoint(
     run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
-    """Write a checkpoint of this step, all or nothing, and drop those older than the last two."""
-    with atomic_directory(run / f"step-{step:07d}") as new:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, new / "state.safetensors")
-        (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        write_sums(new)
+    """Write a checkpoint of this step, all or nothing, and drop those older than the last two.
+
+    Raises TrainError when the disk does not take it; the older ones are then as they were.
+    """
+    directory = run / f"step-{step:07d}"
+    try:
+        with atomic_directory(directory) as new:
+            named = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(named, new / "state.safetensors")
+            (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            write_sums(new)
+    except (OSError, SafetensorError) as error:
+        raise TrainError(
+            f"{directory} could not be written ({error}). The checkpoint before it is kept: make "
+            "room, then go on with --resume."
+        ) from None
     for old in _newest_first(run)[KEPT:]:
         shutil.rmtree(old)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 import torch
@@ -109,6 +110,43 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(config, corpus, tmp_pa
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
+
+
+def test_a_run_cut_between_two_parts_of_a_step_goes_on_unharmed(config, corpus, tmp_path):
+    unbroken = Trainer(config, corpus, tmp_path / "a")
+    unbroken.run()
+    first = Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path / "b")
+    read = first.windows.batch
+
+    def batch(number, size):
+        if number == 2 * 6 + 1:  # the second part of the seventh step
+            raise KeyboardInterrupt
+        return read(number, size)
+
+    first.windows.batch = batch
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = Trainer(config, corpus, tmp_path / "b")
+    assert second.resume()
+    assert second.run()
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    for name, weight in unbroken.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(config, corpus, tmp_path):
+    trainer = Trainer(config, corpus, tmp_path)
+    trainer.run(minutes=0)
+    trainer.step = 7
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(TrainError, match=r"step-0000007 could not be written .* --resume"):
+            trainer.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000000"]
+    assert Trainer(config, corpus, tmp_path).resume()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(config, corpus, tmp_path):
