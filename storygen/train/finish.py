@@ -10,6 +10,7 @@ import torch
 from storygen.checkpoints import save
 from storygen.checkpoints.adapter import save_adapter
 from storygen.model import GPT, generate
+from storygen.model.generate import window_start
 from storygen.params import SamplingParams
 from storygen.sampling import Row, sample
 from storygen.tokenizers import Tokenizer
@@ -34,10 +35,12 @@ def finish(trainer: Trainer, name: str) -> Path:
         for weight in (p for p in model.parameters() if p.requires_grad):
             weight.copy_(weight.half())  # as it will be read back: the card speaks of what ships
     score = score_tokens(model, corpus.tokenizer, corpus.val)
-    samples = [
-        (prompt, continuation(model, corpus.tokenizer, prompt, suggested, config.sample_tokens))
-        for prompt in config.prompts
-    ]
+    samples = []
+    for prompt in config.prompts:
+        text = continuation(model, corpus.tokenizer, prompt, suggested, config.sample_tokens)
+        for stop in config.card.stop:
+            text = text.partition(stop)[0]
+        samples.append((prompt, text))
     card = model_card(name, config, corpus.meta, model, score, samples, metrics)
     files = {"README.md": card, "storygen.json": _extras(config, score.bits_per_byte)}
     if config.lora_rank:
@@ -56,7 +59,8 @@ def continuation(
     params = SamplingParams(**{**suggested, "seed": SAMPLE_SEED})
 
     def choose(logits: torch.Tensor, ids: list[int]) -> int:
-        token = sample(logits[None], [Row(params, len(ids), ids)])[0]
+        seen = ids[window_start(len(ids), model.config.block_size) :]
+        token = sample(logits[None], [Row(params, len(ids), seen)])[0]
         assert token is not None, "training refuses weights that are no finite numbers"
         return token
 
