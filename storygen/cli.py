@@ -1,4 +1,4 @@
-"""The command line: what models there are, writing with one, scoring a text. Thin on purpose."""
+"""The command line: models, writing, scoring, other programs' models. Thin on purpose."""
 
 import argparse
 import asyncio
@@ -18,6 +18,8 @@ from storygen.catalogue import Catalogue, ModelInfo
 from storygen.errors import PromptError, StorygenError
 from storygen.params import RANGES, SamplingParams
 from storygen.settings import Settings, load_settings
+
+DIALECTS = ("auto", "hf", "raschka", "char", "nanogpt", "gguf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +60,24 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("file", type=Path, metavar="FILE")
     score.add_argument("--json", action="store_true", help="print a JSON object")
     score.set_defaults(run=_score)
+
+    importing = commands.add_parser("import", help="make a model of another program's checkpoint")
+    importing.add_argument("path", metavar="PATH", help="a file, a directory, or hf:owner/name")
+    importing.add_argument("name", metavar="NAME", help="what the model is to be called")
+    importing.add_argument("--dialect", choices=DIALECTS, default="auto")
+    importing.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="vocab.json and merges.txt of its vocabulary"
+    )
+    importing.add_argument(
+        "--chars", type=Path, metavar="FILE", help="training text, or JSON list of its characters"
+    )
+    importing.add_argument("--n-head", type=int, metavar="N", help="attention heads")
+    importing.add_argument(
+        "--attention-scale",
+        choices=("head", "embd"),
+        help="width that attention scores are divided by the root of",
+    )
+    importing.set_defaults(run=_import)
     return parser
 
 
@@ -160,6 +180,20 @@ def _score(args: argparse.Namespace, settings: Settings) -> None:
             f"{score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:.2f} "
             f"({score.tokens:,} tokens, {score.bytes:,} bytes)"
         )
+
+
+def _import(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.checkpoints.importers import Asked, import_model  # as above
+
+    asked = Asked(args.dialect, args.tokenizer, args.chars, args.n_head, args.attention_scale)
+    network = import_model(args.path, args.name, settings.weights_dir, asked)
+    config = network.config
+    print(
+        f"{args.name}: {network.dialect}, {config.n_layer} layers, {config.n_head} heads, width "
+        f"{config.n_embd:,}, context {config.block_size:,} tokens"
+    )
+    for note in network.notes:
+        print(f"Taken for granted: {note}.")
 
 
 def _read(path: Path) -> str:

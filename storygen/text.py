@@ -22,11 +22,11 @@ def plain_typography(text: str) -> str:
     >>> print(plain_typography("“I’m here . . .” he said--and left."))
     "I'm here..." he said—and left.
     """
-    text = _SPACES.sub(" ", text.translate(_PLAIN))
-    return _DASH.sub("—", _ELLIPSIS.sub("...", text))
+    text = SPACES.sub(" ", text.translate(TRANSLATED))
+    return DASH.sub("—", ELLIPSIS.sub("...", text))
 
 
-_PLAIN = str.maketrans(
+TRANSLATED = str.maketrans(
     dict.fromkeys("‘’‚‛′ʼ", "'")
     | dict.fromkeys("“”„‟″", '"')
     | dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f", " ")
@@ -35,6 +35,6 @@ _PLAIN = str.maketrans(
     | dict.fromkeys("―⸺⸻", "—")
     | {"…": "...", "\r": None}
 )
-_ELLIPSIS = re.compile(r" ?\.(?: \.){2,}")
-_SPACES = re.compile(r"(?<=\S) {2,}(?=\S)")
-_DASH = re.compile(r"(?<!-)--(?!-)")
+ELLIPSIS = re.compile(r" ?\.(?: \.){2,}")
+SPACES = re.compile(r"(?<=\S) {2,}(?=\S)")
+DASH = re.compile(r"(?<!-)--(?!-)")

@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import save_file
 
 from storygen.cli import main
+from tests.reference.lecture import GPTLanguageModel
 
 
 @pytest.fixture
@@ -173,3 +175,35 @@ def test_a_setting_that_cannot_be_used_is_named(cli, monkeypatch):
     code, _, err = cli("models")
     assert code == 1
     assert err.startswith("STORYGEN_PORT='eighty' cannot be used: ")
+
+
+@pytest.fixture
+def lecture_checkpoint(tmp_path):
+    """A character-level checkpoint as safetensors, and the text it would have been trained on."""
+    text = "The owl and the hen.\n"
+    twin = GPTLanguageModel(len(set(text)), n_embd=12, n_head=3, n_layer=1, block_size=9)
+    save_file(twin.state_dict(), tmp_path / "owl.safetensors")
+    (tmp_path / "owl.txt").write_text(text)
+    return tmp_path / "owl.safetensors", tmp_path / "owl.txt"
+
+
+def test_an_imported_model_is_there_at_once(cli, lecture_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path / "w"))
+    path, text = lecture_checkpoint
+    arguments = ("--chars", str(text), "--attention-scale", "embd")
+    code, out, err = cli("import", str(path), "owl", *arguments)
+    assert (code, err) == (0, "")
+    assert out == (
+        "owl: character GPT of the lecture by Karpathy, 1 layers, 3 heads, width 12, "
+        "context 9 tokens\n"
+    )
+    assert cli("models")[1].startswith("owl ")
+    code, out, _ = cli("write", "--model", "owl", "--prompt", "The", "--max-new-tokens", "3")
+    assert code == 0
+
+
+def test_what_a_checkpoint_does_not_say_is_asked_for(cli, lecture_checkpoint):
+    code, out, err = cli("import", str(lecture_checkpoint[0]), "owl")
+    assert (code, out) == (1, "")
+    assert "add --attention-scale" in err
+    assert err.count("\n") == 1

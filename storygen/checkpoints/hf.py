@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from storygen.checkpoints import fast_tokenizer
 from storygen.checkpoints.json_files import read_json, write_json
 from storygen.checkpoints.tensors import read_shapes, read_tensor
+from storygen.checkpoints.weights import Weight, given, turned
 from storygen.errors import CheckpointError
 from storygen.files import atomic_directory, recovered, write_sums, wrong_sum
 from storygen.model import GPT, GPTConfig
@@ -32,7 +34,8 @@ SHARD_BYTES = 95_000_000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHARACTERS = "characters.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PLAIN = "plain_typography"  # of tokenizer_config.json: ours, others pass over it
+TOKENIZER_FILES = (CHARACTERS, "vocab.json", fast_tokenizer.FILE)  # any of them makes one
+PLAIN = "plain_typography"  # of tokenizer_config.json or characters.json; others pass over it
 FOR_PEOPLE = ("README.md", "storygen.json")  # may be edited; they change nothing that is computed
 
 # theirs: ours, and the largest value a file may ask for before any memory is taken
@@ -104,24 +107,37 @@ def save(
     dtype is that of the file. config.json asks readers for float32 whatever it is, so that
     everybody computes the same from it.
     """
-    state = {
-        _their_name(name): _transposed(name, weight).to("cpu", dtype).contiguous()
-        for name, weight in model.state_dict().items()
-        if not (model.config.tied and name == "lm_head.weight")
-    }
-    config = _to_config_json(model.config, tokenizer)
+    weights = {name: given(weight, dtype) for name, weight in model.state_dict().items()}
     with atomic_directory(Path(directory)) as new:
-        write_json(new / "config.json", config)
-        write_json(
-            new / "generation_config.json",
-            {"do_sample": True, "eos_token_id": tokenizer.eot_id, "bos_token_id": tokenizer.eot_id},
-        )
-        _write_weights(new, state)
-        write_tokenizer(new, tokenizer)
-        for name, text in (files or {}).items():
-            (new / name).write_text(text, encoding="utf-8")
-        write_sums(new)
-        for path in new.iterdir():  # safetensors makes its files the owner's alone
+        write_model(new, model.config, weights, tokenizer, files or {})
+
+
+def write_model(
+    directory: Path,
+    config: GPTConfig,
+    weights: Mapping[str, Weight],
+    tokenizer: Tokenizer,
+    files: Mapping[str, str],
+) -> None:
+    """Fill a new directory. Weights go by our names and are read one file's worth at a time;
+    config.json comes last: until then the directory is no model for anyone who looks."""
+    theirs = {
+        _their_name(name): turned(weight) if name.endswith(CONV1D) else weight
+        for name, weight in weights.items()
+        if not (config.tied and name == "lm_head.weight")
+    }
+    _write_weights(directory, theirs)
+    write_tokenizer(directory, tokenizer)
+    write_json(
+        directory / "generation_config.json",
+        {"do_sample": True, "eos_token_id": tokenizer.eot_id, "bos_token_id": tokenizer.eot_id},
+    )
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    write_json(directory / "config.json", _to_config_json(config, tokenizer))
+    write_sums(directory)
+    for path in directory.iterdir():  # safetensors makes its files the owner's alone
+        if path.is_file():
             path.chmod(0o644)
 
 
@@ -162,14 +178,19 @@ def read_config(directory: Path) -> GPTConfig:
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a directory: characters.json, else vocab.json with merges.txt."""
+    """The tokenizer of a directory: characters.json, else vocab.json with merges.txt, else
+    tokenizer.json."""
     if (directory / CHARACTERS).is_file():
         found = read_json(directory / CHARACTERS)
         characters, eot = found.get("characters"), found.get("eot")
         listed: list[Any] = characters if isinstance(characters, list) else [None]
         if not all(isinstance(c, str) for c in listed) or not (eot is None or eot in listed):
             raise CheckpointError(f"{directory / CHARACTERS} holds no list of characters.")
-        return CharTokenizer(listed, eot)
+        return CharTokenizer(listed, eot, plain=found.get(PLAIN) is True)
+    config = directory / TOKENIZER_CONFIG
+    plain = config.is_file() and read_json(config).get(PLAIN) is True
+    if not (directory / "vocab.json").exists() and (directory / fast_tokenizer.FILE).is_file():
+        return fast_tokenizer.read_fast(directory / fast_tokenizer.FILE, plain)
     texts = []
     for name in ("vocab.json", "merges.txt"):
         try:
@@ -177,10 +198,8 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         except (OSError, UnicodeDecodeError):
             raise CheckpointError(
                 f"{directory} has no readable {name}. A model directory needs vocab.json and "
-                f"merges.txt, or {CHARACTERS}."
+                f"merges.txt, or {fast_tokenizer.FILE}, or {CHARACTERS}."
             ) from None
-    config = directory / TOKENIZER_CONFIG
-    plain = config.is_file() and read_json(config).get(PLAIN) is True
     vocab_json, merges_txt = texts
     return bpe_from_files(vocab_json, merges_txt, plain=plain)
 
@@ -189,7 +208,10 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Write a tokenizer's files into a directory."""
     if isinstance(tokenizer, CharTokenizer):
         eot = None if tokenizer.eot_id is None else tokenizer.characters[tokenizer.eot_id]
-        write_json(directory / CHARACTERS, {"characters": tokenizer.characters, "eot": eot})
+        write_json(
+            directory / CHARACTERS,
+            {"characters": tokenizer.characters, "eot": eot, PLAIN: tokenizer.plain},
+        )
         return
     assert isinstance(tokenizer, BPETokenizer), type(tokenizer)
     (directory / "vocab.json").write_text(
@@ -197,11 +219,13 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     )
     merges = "".join(f"{a} {b}\n" for a, b in tokenizer.merges)
     (directory / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+    fast_tokenizer.write_fast(directory, tokenizer)
     special = None if tokenizer.eot_id is None else END_OF_TEXT
     write_json(
         directory / TOKENIZER_CONFIG,
         {
-            "tokenizer_class": "GPT2Tokenizer",
+            # of transformers; the one class that takes tokenizer.json as it is, with its typography
+            "tokenizer_class": "PreTrainedTokenizerFast" if tokenizer.plain else "GPT2Tokenizer",
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
             "bos_token": special,
@@ -227,7 +251,7 @@ def _transposed(name: str, weight: Tensor) -> Tensor:
 def _read_weights(directory: Path, wanted: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
     """Tensors by our names, checked against the model's shapes before they are read."""
     where: dict[str, tuple[Path, str]] = {}
-    for path in _weight_files(directory):
+    for path in weight_files(directory):
         for name, shape in read_shapes(path).items():
             ours = _our_name(name)
             if ours.endswith(IGNORED) or (tied and ours == "lm_head.weight"):
@@ -252,45 +276,50 @@ def _read_weights(directory: Path, wanted: Mapping[str, Tensor], tied: bool) -> 
     return state
 
 
-def _weight_files(directory: Path) -> Iterator[Path]:
+def weight_files(directory: Path) -> Iterator[Path]:
+    """The safetensors files of a directory."""
     if (directory / INDEX).is_file():
-        places = read_json(directory / INDEX).get("weight_map")
-        names: list[Any] = list(places.values()) if isinstance(places, dict) else [None]
-        if not all(isinstance(name, str) for name in names):
-            raise CheckpointError(f"{directory / INDEX} does not map tensors to files.")
-        for name in sorted(set(names)):
-            if Path(name).name != name:
-                raise CheckpointError(f"{directory / INDEX} points outside its directory.")
-            yield directory / name
+        yield from indexed_files(directory / INDEX)
     elif (directory / WEIGHTS).is_file():
         yield directory / WEIGHTS
     else:
         raise CheckpointError(
-            f"{directory} has no {WEIGHTS}. Other forms of weights cannot be read; save the model "
-            "with save_pretrained() of transformers."
+            f"{directory} has no {WEIGHTS}. Other forms of weights are translated by "
+            f"python -m storygen import {directory} NAME."
         )
 
 
-def _write_weights(directory: Path, state: dict[str, Tensor]) -> None:
+def indexed_files(index: Path) -> Iterator[Path]:
+    """The files that an index of shards names, each of its own directory."""
+    places = read_json(index).get("weight_map")
+    names: list[Any] = list(places.values()) if isinstance(places, dict) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{index} does not map tensors to files.")
+    for name in sorted(set(names)):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} points outside its directory.")
+        yield index.parent / name
+
+
+def _write_weights(directory: Path, weights: Mapping[str, Weight]) -> None:
     """One file, or shards of at most SHARD_BYTES with the index transformers reads."""
-    shards: list[dict[str, Tensor]] = [{}]
+    shards: list[list[str]] = [[]]
     size = 0
-    for name, weight in state.items():
+    for name, weight in weights.items():
         if shards[-1] and size + weight.nbytes > SHARD_BYTES:
-            shards.append({})
+            shards.append([])
             size = 0
-        shards[-1][name] = weight
+        shards[-1].append(name)
         size += weight.nbytes
-    if len(shards) == 1:
-        save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
-        return
     names: dict[str, str] = {}
     for n, shard in enumerate(shards, start=1):
-        file = f"model-{n:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file, metadata={"format": "pt"})
+        file = f"model-{n:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
+        tensors = {name: weights[name].read().contiguous() for name in shard}
+        save_file(tensors, directory / file, metadata={"format": "pt"})
         names |= dict.fromkeys(shard, file)
-    total = sum(weight.nbytes for weight in state.values())
-    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
+    if len(shards) > 1:
+        total = sum(weight.nbytes for weight in weights.values())
+        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
 
 
 def _to_config_json(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -18,10 +19,36 @@ MAX_HEADER = 1_000_000  # bytes; GPT-2 XL's is 60,000
 MAX_TENSORS = 4096
 MAX_DIMS = 8
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shape of each tensor by name; raises CheckpointError for a file that is not as it says."""
+    return {name: tuple(entry["shape"]) for name, entry in _read_header(path).items()}
+
+
+def read_floats(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and number format of each tensor that holds floating-point numbers."""
+    return {
+        name: (tuple(entry["shape"]), FLOATS[entry["dtype"]])
+        for name, entry in _read_header(path).items()
+        if entry["dtype"] in FLOATS
+    }
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that the writer of a file has put beside its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """What a header says of each tensor, checked against the file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -48,7 +75,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             f"{path} is damaged or cut off: its tensors need {needed:,} bytes and "
             f"{size - 8 - length:,} are there. Copy or download it again."
         )
-    return shapes
+    return tensors
 
 
 def read_tensor(path: Path, name: str) -> Tensor:

@@ -256,8 +256,15 @@ def test_damage_is_named_in_one_sentence(directory, damage):
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_vocabulary_keeps_its_typography(tiny_tokenizer, tmp_path, plain):
-    write_tokenizer(tmp_path, BPETokenizer(tiny_tokenizer.vocab, tiny_tokenizer.merges, plain))
-    assert read_tokenizer(tmp_path).plain is plain
+    for n, tokenizer in enumerate(
+        (
+            BPETokenizer(tiny_tokenizer.vocab, tiny_tokenizer.merges, plain),
+            CharTokenizer(["a", "b"], plain=plain),
+        )
+    ):
+        (tmp_path / str(n)).mkdir()
+        write_tokenizer(tmp_path / str(n), tokenizer)
+        assert read_tokenizer(tmp_path / str(n)).plain is plain
 
 
 def test_a_tokenizer_of_another_model_is_refused(directory):

@@ -1,0 +1,84 @@
+"""A LoRA adapter of PEFT over a GPT-2, merged into one network: W + (alpha / r) B A.
+
+Any of GPT-2's matrices may have been adapted. The base is a directory, a model in the weights
+directory, or a name on the hub.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from storygen.checkpoints.adapter import BASE, CONFIG, MAX_RANK, WEIGHTS
+from storygen.checkpoints.importers.network import Checkpoint, Network
+from storygen.checkpoints.json_files import read_json
+from storygen.checkpoints.weights import Weight
+from storygen.errors import CheckpointError
+
+DIALECT = "LoRA adapter of PEFT"
+PICKLE = "adapter_model.bin"
+FILES = (WEIGHTS, PICKLE)
+_PREFIXES = ("base_model.model.transformer.", "base_model.model.")
+_OTHER_KINDS = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "lora_bias")
+
+
+def base_name(directory: Path) -> str:
+    """What an adapter says it was trained over."""
+    name = read_json(directory / CONFIG).get(BASE)
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{directory / CONFIG} names no base model.")
+    return name
+
+
+def merge(checkpoint: Checkpoint, base: Network) -> Network:
+    """The base with the adapter's changes; base has its weights as torch.nn.Linear has them."""
+    config_path = checkpoint.path / CONFIG
+    scale = _scale(config_path, read_json(config_path))
+    changes: dict[str, dict[str, Weight]] = {}
+    for name, weight in checkpoint.weights.items():
+        layer, _, which = name.removesuffix(".weight").rpartition(".lora_")
+        prefix = next((p for p in _PREFIXES if layer.startswith(p)), "")
+        ours = f"{layer.removeprefix(prefix)}.weight"
+        if which not in ("A", "B") or ours not in base.weights or len(weight.shape) != 2:
+            raise CheckpointError(
+                f"{checkpoint.path} changes {name[:80]!r}, which its base does not have, or not "
+                "by LoRA alone: merge it with PEFT's merge_and_unload() and import the result."
+            )
+        changes.setdefault(ours, {})[which] = weight
+    if not changes:
+        raise CheckpointError(f"{checkpoint.path} changes nothing: its file holds no tensors.")
+    weights = dict(base.weights)
+    for ours, pair in changes.items():
+        a, b = pair.get("A"), pair.get("B")
+        rows, columns = weights[ours].shape
+        if a is None or b is None or (b.shape[0], *a.shape) != (rows, b.shape[1], columns):
+            raise CheckpointError(
+                f"{checkpoint.path}: the change of {ours} is not of its base's size {rows} x "
+                f"{columns}. It was trained over another model than {base.dialect}."
+            )
+        weights[ours] = _changed(weights[ours], a, b, scale)
+    return replace(base, dialect=f"{DIALECT} over {base.dialect}", weights=weights)
+
+
+def _scale(path: Path, config: dict[str, Any]) -> float:
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if config.get("peft_type") != "LORA" or any(config.get(kind) for kind in _OTHER_KINDS):
+        raise CheckpointError(
+            f"{path} is of an adapter that is not plain LoRA: merge it with PEFT's "
+            "merge_and_unload() and import the result."
+        )
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise CheckpointError(f"{path}: r is {str(rank)[:40]}, not a number from 1 to {MAX_RANK}.")
+    if not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
+        raise CheckpointError(f"{path}: lora_alpha is {str(alpha)[:40]}, not a positive number.")
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _changed(weight: Weight, a: Weight, b: Weight, scale: float) -> Weight:
+    """weight (out, in) + scale * B (out, r) A (r, in). As exact as float32."""
+    dtype = max((weight.dtype, a.dtype), key=lambda d: d.itemsize)
+    return Weight(
+        weight.shape,
+        dtype,
+        lambda: (weight.read().float() + scale * (b.read().float() @ a.read().float())).to(dtype),
+    )
