@@ -78,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         help="width that attention scores are divided by the root of",
     )
     importing.set_defaults(run=_import)
+
+    exporting = commands.add_parser("export", help="write a model for other programs")
+    exporting.add_argument("model", metavar="NAME")
+    exporting.add_argument("--format", choices=("hf", "gguf"), required=True)
+    exporting.add_argument("--out", type=Path, required=True, metavar="PATH")
+    exporting.add_argument(
+        "--type", choices=("f16", "q8_0", "q4_0"), default="f16", help="numbers of a GGUF file"
+    )
+    exporting.add_argument("--merge", action="store_true", help="adapter and base as one model")
+    exporting.set_defaults(run=_export)
     return parser
 
 
@@ -194,6 +204,17 @@ def _import(args: argparse.Namespace, settings: Settings) -> None:
     )
     for note in network.notes:
         print(f"Taken for granted: {note}.")
+
+
+def _export(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.checkpoints.export import export_gguf, export_hf  # as above
+
+    info = Catalogue(settings.weights_dir).get(args.model)
+    if args.format == "hf":
+        export_hf(info.directory, args.out, args.merge)
+    else:
+        export_gguf(info.directory, args.out, args.type, info.name)
+    print(f"{info.name} is now in {args.out}.")
 
 
 def _read(path: Path) -> str:

@@ -207,3 +207,18 @@ def test_what_a_checkpoint_does_not_say_is_asked_for(cli, lecture_checkpoint):
     assert (code, out) == (1, "")
     assert "add --attention-scale" in err
     assert err.count("\n") == 1
+
+
+def test_a_model_leaves_and_comes_back(cli, tmp_path, tiny_weights, monkeypatch):
+    out = tmp_path / "tiny.gguf"
+    code, shown, err = cli("export", "tiny", "--format", "gguf", "--out", str(out))
+    assert (code, shown, err) == (0, f"tiny is now in {out}.\n", "")
+    code, _, err = cli("export", "tiny", "--format", "hf", "--merge", "--out", str(tmp_path / "d"))
+    assert (code, err) == (0, "")
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path / "w"))
+    for source in (out, tmp_path / "d"):
+        assert cli("import", str(source), source.stem)[0] == 0
+    assert [line.split()[0] for line in cli("models")[1].splitlines()] == ["d", "tiny"]
+    code, _, err = cli("export", "owl", "--format", "hf", "--out", str(tmp_path / "e"))
+    assert code == 1
+    assert "There is no model 'owl'" in err
