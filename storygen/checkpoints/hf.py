@@ -316,6 +316,7 @@ def _write_weights(directory: Path, weights: Mapping[str, Weight]) -> None:
         file = f"model-{n:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
         tensors = {name: weights[name].read().contiguous() for name in shard}
         save_file(tensors, directory / file, metadata={"format": "pt"})
+        del tensors  # before the next are read
         names |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         total = sum(weight.nbytes for weight in weights.values())

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from storygen.checkpoints import load, save
-from storygen.checkpoints.hub import fetch
+from storygen.checkpoints.hub import fetch, fetch_any
+from storygen.checkpoints.importers import Asked, import_model
 from storygen.errors import CheckpointError
 
 COMMIT = "a" * 40
@@ -80,6 +82,18 @@ def test_a_model_comes_from_the_hub_without_its_pickle(hub, tiny_tokenizer):
     directory = fetch("owner/tiny", endpoint=hub)
     assert load(directory)[1].vocab == tiny_tokenizer.vocab
     assert not (directory / "pytorch_model.bin").exists()
+
+
+def test_the_importer_takes_a_pickle_only_where_there_is_nothing_else(hub):
+    assert not (fetch_any("owner/tiny", endpoint=hub) / "pytorch_model.bin").exists()
+
+
+def test_a_model_of_the_hub_is_imported_in_one_command(hub, tmp_path, tiny_tokenizer):
+    fetching = partial(fetch_any, endpoint=hub)
+    import_model("hf:owner/tiny", "tiny", tmp_path / "weights", Asked(), fetching)
+    assert load(tmp_path / "weights" / "tiny")[1].vocab == tiny_tokenizer.vocab
+    card = (tmp_path / "weights" / "tiny" / "README.md").read_text()
+    assert "Imported from `hf:owner/tiny`" in card
 
 
 def test_a_model_the_hub_lacks_is_a_sentence(hub):

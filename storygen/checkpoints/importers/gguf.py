@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from storygen.checkpoints.importers.network import Asked, Checkpoint, Network, network, renamed
+from storygen.checkpoints.tensors import is_finite
 from storygen.checkpoints.weights import Weight
 from storygen.errors import CheckpointError
 from storygen.tokenizers import BPETokenizer
@@ -115,7 +116,7 @@ def _read(path: Path, tensor: gguf.ReaderTensor, shape: tuple[int, ...]) -> Tens
     if READABLE[tensor.tensor_type] != torch.float16:
         numbers = gguf.dequantize(numbers, tensor.tensor_type)
     found = torch.tensor(numbers).reshape(shape)
-    if not bool(found.isfinite().all()):
+    if not is_finite(found):
         raise CheckpointError(
             f"{path}: {tensor.name} holds values that are no finite numbers. The training that "
             "made it went wrong, or the file is damaged."
