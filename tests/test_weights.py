@@ -11,6 +11,7 @@ from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.files import wrong_sum
 from storygen.settings import ROOT
+from storygen.tokenizers import BPETokenizer
 from storygen.train.evaluate import score_text
 from storygen.train.finish import continuation
 
@@ -22,7 +23,7 @@ LARGEST = 95_000_000
 
 
 def test_the_models_of_the_readme_ship():
-    assert {"mystery", "one-story"} <= set(MODELS)
+    assert {"mystery", "one-story", "movie-plots"} <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -42,7 +43,8 @@ def test_transformers_reads_the_same_tokens_and_gives_the_same_logits(name):
     theirs = GPT2LMHeadModel.from_pretrained(directory).eval()
     text = EXCERPTS[0].read_text(encoding="utf-8")
     ids = tokenizer.encode(text)
-    assert AutoTokenizer.from_pretrained(directory).encode(text) == ids
+    if isinstance(tokenizer, BPETokenizer):  # they have no form for characters
+        assert AutoTokenizer.from_pretrained(directory).encode(text) == ids
     idx = torch.tensor(ids[: 2 * ours.config.block_size]).view(2, -1)  # whole windows
     with torch.inference_mode():
         torch.testing.assert_close(ours(idx), theirs(idx).logits, atol=1e-4, rtol=0)

@@ -81,6 +81,6 @@ def _extras(config: TrainConfig, bits_per_byte: float) -> str:
         "opening_lines": card.opening_lines,
         "stop": card.stop,
         "suggested": card.suggested,
-        "bits_per_byte": round(bits_per_byte, 4),
+        "bits_per_byte": round(bits_per_byte, 6),
     }
     return json.dumps(extras, indent=2, ensure_ascii=False) + "\n"
