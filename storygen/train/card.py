@@ -37,7 +37,7 @@ def model_card(
             f"- **Recipe:** `python -m storygen.train {name}`, seed {config.seed}; "
             f"{metrics[-1]['step']:,} steps, {metrics[-1]['tokens']:,} tokens seen "
             f"({epochs:.2f} times the {corpus['train_tokens']:,} of the training split)",
-            f"- **Held out** ({'whole works' if whole else 'the end of the only work'}): "
+            f"- **Held out** ({'whole works' if whole else 'a tenth of the only file'}): "
             + ", ".join(sorted(n.removesuffix(".txt") for n in held_out)),
             f"- **Score on it:** {score.bits_per_byte:.3f} bits per byte "
             f"(perplexity {score.perplexity:.1f} a token, {score.tokens:,} tokens, "
