@@ -30,7 +30,7 @@ from storygen.story.store import StoryStore
 def studio_of(settings: Settings) -> Studio:
     """Engine and store as the settings want them, both still closed."""
     engine = LocalEngine(
-        Catalogue(settings.weights_dir),
+        Catalogue(settings.weights_dir, settings.first_model),
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,

@@ -52,15 +52,17 @@ EXTRAS: dict[str, type] = {
 class Catalogue:
     """The model directories below one folder. Looked at anew on each call: no restart needed."""
 
-    def __init__(self, weights_dir: Path) -> None:
-        self.weights_dir = weights_dir
+    def __init__(self, weights_dir: Path, first: str = "") -> None:
+        """first is the model to list before the others."""
+        self.weights_dir, self.first = weights_dir, first
 
     def models(self) -> list[ModelInfo]:
-        """Every directory with a readable config.json, by name."""
+        """Every directory with a readable config.json, by name but for the first."""
         if not self.weights_dir.is_dir():
             return []
         found = (_read(d) for d in sorted(self.weights_dir.iterdir()) if d.is_dir())
-        return [info for info in found if info is not None]
+        known = [info for info in found if info is not None]
+        return sorted(known, key=lambda info: info.name != self.first)
 
     def get(self, name: str) -> ModelInfo:
         """The model of this name; raises ModelNotFoundError listing those there are."""

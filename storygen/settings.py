@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     weights_dir: Path = Field(
         default=ROOT / "weights", description="Where the models are, one directory each."
     )
+    first_model: str = Field(
+        default="mystery", description="The model a new story begins with, where it is there."
+    )
     database_url: str = Field(
         default="", description="SQLAlchemy URL of the story store; empty: SQLite in the data dir."
     )

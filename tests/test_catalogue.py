@@ -29,6 +29,13 @@ def test_a_directory_added_later_is_there_at_the_next_call(tmp_path):
     assert (info.block_size, info.n_layer, info.n_embd, info.vocab_size) == (64, 2, 8, 100)
 
 
+def test_models_are_listed_by_name_and_the_first_one_first(tmp_path):
+    for name in ("owl", "ant", "bee"):
+        add(tmp_path, name)
+    for first, order in (("bee", "bee ant owl"), ("", "ant bee owl"), ("cat", "ant bee owl")):
+        assert " ".join(i.name for i in Catalogue(tmp_path, first).models()) == order
+
+
 def test_what_is_no_model_is_passed_over(tmp_path):
     add(tmp_path, "good")
     add(tmp_path, "no-sizes", config={"n_layer": 2})
