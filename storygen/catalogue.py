@@ -13,7 +13,8 @@ from storygen.params import RANGES
 class ModelInfo:
     """What is known of a model before it is loaded.
 
-    The first block comes from config.json (of its base, for an adapter), the second from storygen.json, which is optional.
+    The first block comes from config.json (of its base, for an adapter), the second from
+    storygen.json, which is optional.
     """
 
     name: str
