@@ -20,6 +20,7 @@ PICKLE = "adapter_model.bin"
 FILES = (WEIGHTS, PICKLE)
 _PREFIXES = ("base_model.model.transformer.", "base_model.model.")
 _OTHER_KINDS = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "lora_bias")
+_TIED = ("wte.weight", "lm_head.weight")
 
 
 def base_name(directory: Path) -> str:
@@ -47,6 +48,14 @@ def merge(checkpoint: Checkpoint, base: Network) -> Network:
         changes.setdefault(ours, {})[which] = weight
     if not changes:
         raise CheckpointError(f"{checkpoint.path} changes nothing: its file holds no tensors.")
+    config = base.config
+    if config.tied and any(name in changes for name in _TIED):
+        if _TIED[0] in changes:
+            raise CheckpointError(
+                f"{checkpoint.path} changes the token embedding, which is its base's output head "
+                "as well: merge it with PEFT's merge_and_unload() and import the result."
+            )
+        config = replace(config, tied=False)  # the head changes, the embedding does not
     weights = dict(base.weights)
     for ours, pair in changes.items():
         a, b = pair.get("A"), pair.get("B")
@@ -57,7 +66,7 @@ def merge(checkpoint: Checkpoint, base: Network) -> Network:
                 f"{columns}. It was trained over another model than {base.dialect}."
             )
         weights[ours] = _changed(weights[ours], a, b, scale)
-    return replace(base, dialect=f"{DIALECT} over {base.dialect}", weights=weights)
+    return replace(base, dialect=f"{DIALECT} over {base.dialect}", config=config, weights=weights)
 
 
 def _scale(path: Path, config: dict[str, Any]) -> float:
@@ -66,6 +75,18 @@ def _scale(path: Path, config: dict[str, Any]) -> float:
         raise CheckpointError(
             f"{path} is of an adapter that is not plain LoRA: merge it with PEFT's "
             "merge_and_unload() and import the result."
+        )
+    start = config.get("init_lora_weights", True)
+    if start != "gaussian" and not isinstance(start, bool | None):
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {str(start)[:40]!r}, and such a training may have "
+            "changed its base before it began. Merge it with PEFT's merge_and_unload(), in the "
+            "program that trained it, and import the result."
+        )
+    if config.get("layer_replication"):
+        raise CheckpointError(
+            f"{path} repeats layers of its base (layer_replication), which makes another network: "
+            "merge it with PEFT's merge_and_unload() and import the result."
         )
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise CheckpointError(f"{path}: r is {str(rank)[:40]}, not a number from 1 to {MAX_RANK}.")

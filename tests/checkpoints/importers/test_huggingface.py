@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -119,6 +119,23 @@ def test_only_tokenizer_json_is_enough(tmp_path, directory, tiny_tokenizer):
     assert tokenizer.encode("and the hen — é") == tiny_tokenizer.encode("and the hen — é")
 
 
+def adapter_of(directory, theirs, said=None, **options):
+    """An adapter over theirs with random matrices, saved in directory; said goes into its config
+    as it is."""
+    kind = {"r": 4, "lora_alpha": 8, "fan_in_fan_out": True} | options
+    adapted = get_peft_model(theirs, LoraConfig(task_type="CAUSAL_LM", **kind))
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_(std=0.3)
+    adapted.eval().save_pretrained(directory, save_embedding_layers=False)
+    config = directory / "adapter_config.json"
+    said = {"base_model_name_or_path": "owner/theirs"} | (said or {})
+    config.write_text(json.dumps(json.loads(config.read_text()) | said))
+    return adapted
+
+
 @pytest.mark.parametrize(
     ("targets", "options"),
     [
@@ -129,21 +146,56 @@ def test_only_tokenizer_json_is_enough(tmp_path, directory, tiny_tokenizer):
 )
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of peft
 def test_an_adapter_is_merged_with_its_base(tmp_path, directory, theirs, targets, options):
-    kind = {"r": 4, "lora_alpha": 8, "fan_in_fan_out": True, "target_modules": targets} | options
-    adapted = get_peft_model(theirs, LoraConfig(task_type="CAUSAL_LM", **kind))
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                weight.normal_(std=0.3)
-    adapted.eval().save_pretrained(tmp_path / "adapter")
-    config = tmp_path / "adapter" / "adapter_config.json"
-    config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "owner/theirs"})
-    )
+    adapted = adapter_of(tmp_path / "adapter", theirs, target_modules=targets, **options)
     assert_same_logits(imported(tmp_path, tmp_path / "adapter")[0], adapted)
     shutil.move(directory, tmp_path / "weights" / "theirs")
     assert_same_logits(imported(tmp_path, tmp_path / "adapter", "again")[0], adapted)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of peft
+def test_an_adapted_head_leaves_the_embedding_as_it_was(tmp_path, directory, theirs):
+    adapted = adapter_of(tmp_path / "adapter", theirs, target_modules=["c_attn", "lm_head"])
+    model, _ = imported(tmp_path, tmp_path / "adapter")
+    assert not model.config.tied
+    assert_same_logits(model, PeftModel.from_pretrained(base_of(directory), tmp_path / "adapter"))
+    assert_same_logits(model, adapted)
+
+
+def base_of(directory):
+    return GPT2LMHeadModel.from_pretrained(directory).eval()
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4'.* changed its base"),
+        ({"init_lora_weights": "olora"}, "changed its base"),
+        ({"init_lora_weights": ["x"]}, "changed its base"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "repeats layers"),
+        ({"init_lora_weights": "gaussian"}, None),
+        ({"init_lora_weights": False}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of peft
+def test_an_adapter_over_a_changed_base_is_refused(tmp_path, directory, theirs, said, sentence):
+    adapted = adapter_of(tmp_path / "adapter", theirs, said, target_modules=["c_attn"])
+    if sentence is None:
+        assert_same_logits(imported(tmp_path, tmp_path / "adapter")[0], adapted)
+        return
+    with pytest.raises(CheckpointError, match=sentence):
+        imported(tmp_path, tmp_path / "adapter")
+
+
+def test_a_change_of_a_tied_embedding_is_refused(tmp_path, directory):
+    (tmp_path / "adapter").mkdir()
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "o/theirs"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.transformer.wte.lora_"
+    rows = load_file(directory / "model.safetensors")["transformer.wte.weight"].shape[0]
+    changes = {f"{name}A.weight": torch.ones(1, 24), f"{name}B.weight": torch.ones(rows, 1)}
+    save_file(changes, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="output head as well"):
+        imported(tmp_path, tmp_path / "adapter")
 
 
 def test_an_adapter_without_its_base_is_a_sentence(tmp_path):
