@@ -173,8 +173,8 @@ def read_config(directory: Path) -> GPTConfig:
             tied=bool(config.get("tie_word_embeddings", True)),
             output_bias=bool(config.get("output_bias", False)),
         )
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} describes no GPT-2: {error}.") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path} describes no GPT-2: {str(error)[:200]}.") from None
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:

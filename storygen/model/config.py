@@ -32,6 +32,10 @@ class GPTConfig:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if not 0 < self.layer_norm_epsilon < 1:
+            raise ValueError(
+                f"layer_norm_epsilon must be between 0 and 1, not {self.layer_norm_epsilon!r}"
+            )
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
 

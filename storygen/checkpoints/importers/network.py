@@ -147,7 +147,8 @@ def network(
             output_bias="lm_head.bias" in weights,
         )
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}. Say it with --n-head.") from None
+        say = " Say it with --n-head." if "n_head" in str(error) else ""
+        raise CheckpointError(f"{path}: {error}.{say}") from None
     return Network(dialect, config, complete(path, config, weights, missing_biases), notes)
 
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from storygen.checkpoints import save
+from storygen.checkpoints.export import export_gguf
 from storygen.checkpoints.importers import Asked, import_model, pickles
 from storygen.errors import CheckpointError
 from tests.checkpoints.importers.conftest import scramble
@@ -315,6 +316,17 @@ def test_directories_are_refused_as_well(place, harm, tiny_model, tiny_tokenizer
     path = directory_of(place, tiny_model, tiny_tokenizer)
     DIRECTORIES[harm](path)
     refused(place, path)
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), -1.0, 0.0])
+def test_an_epsilon_that_is_none_is_refused(place, tiny_model, tiny_tokenizer, epsilon):
+    path = directory_of(place, tiny_model, tiny_tokenizer)
+    export_gguf(path, place / "tiny.gguf", "f16", "tiny")
+    content = (place / "tiny.gguf").read_bytes()
+    usual = struct.pack("<f", 1e-5)
+    assert content.count(usual) == 1
+    (place / "tiny.gguf").write_bytes(content.replace(usual, struct.pack("<f", epsilon)))
+    assert "must be between 0 and 1" in refused(place, place / "tiny.gguf")
 
 
 def test_a_path_that_is_no_file_is_refused(place):
