@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from storygen.checkpoints import fast_tokenizer
-from storygen.checkpoints.json_files import read_json, write_json
+from storygen.checkpoints.json_files import read_json, read_text, write_json
 from storygen.checkpoints.tensors import read_shapes, read_tensor
 from storygen.checkpoints.weights import Weight, given, turned
 from storygen.errors import CheckpointError
@@ -194,8 +194,8 @@ def read_tokenizer(directory: Path) -> Tokenizer:
     texts = []
     for name in ("vocab.json", "merges.txt"):
         try:
-            texts.append((directory / name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
+            texts.append(read_text(directory / name))
+        except (OSError, ValueError):
             raise CheckpointError(
                 f"{directory} has no readable {name}. A model directory needs vocab.json and "
                 f"merges.txt, or {fast_tokenizer.FILE}, or {CHARACTERS}."

@@ -20,10 +20,12 @@ from storygen.checkpoints.weights import Weight
 from storygen.errors import CheckpointError
 from storygen.tokenizers import BPETokenizer
 
-DIALECT = "GGUF file of the architecture gpt2"
+ARCHITECTURE = "gpt2"
+DIALECT = f"GGUF file of the architecture {ARCHITECTURE}"
 MAGIC = b"GGUF"
 MAX_VALUES, MAX_TENSORS = 1024, 4096
-MAX_STRING, MAX_ITEMS = 1 << 20, 1_000_000
+MAX_STRING, MAX_BYTES = 1 << 20, 32 << 20
+MAX_ITEMS = 300_000  # in all lists together; GPT-2's vocabulary and merges are 150,000
 PLAIN = "storygen.plain_typography"
 READABLE = {
     gguf.GGMLQuantizationType.F32: torch.float32,
@@ -65,11 +67,6 @@ def open_gguf(path: Path) -> Checkpoint:
         values = {name: field.contents() for name, field in reader.fields.items()}
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise CheckpointError(f"{path} is no GGUF file that can be read: {error}.") from None
-    if values.get("general.architecture") != "gpt2":
-        raise CheckpointError(
-            f"{path} is of the architecture {str(values.get('general.architecture'))[:40]!r}; "
-            "storygen runs gpt2."
-        )
     weights = {tensor.name: _weight(path, tensor) for tensor in reader.tensors}
     return Checkpoint(path, weights, values)
 
@@ -128,28 +125,39 @@ def _check_header(path: Path) -> None:
     """Raise CheckpointError unless every length a header names lies within the file."""
     try:
         with path.open("rb") as file:
-            _walk(file, path.stat().st_size)
+            architecture = _walk(file, path.stat().st_size)
     except (struct.error, EOFError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no GGUF file that can be read, or it was cut off: {error}. Copy or "
             "download it again, or convert the model to f16 or q8_0."
         ) from None
+    if architecture != ARCHITECTURE:
+        raise CheckpointError(
+            f"{path} is of the architecture {architecture[:40]!r}; storygen runs {ARCHITECTURE}."
+        )
 
 
-def _walk(file: BinaryIO, size: int) -> None:
+def _walk(file: BinaryIO, size: int) -> str:
+    """The architecture; what follows it in a file of another is not looked at."""
     if file.read(4) != MAGIC:
         raise ValueError("it does not begin with GGUF")
     version, tensors, values = struct.unpack("<IQQ", file.read(20))
     if version not in (2, 3) or tensors > MAX_TENSORS or values > MAX_VALUES:
         raise ValueError(f"version {version} with {tensors:,} tensors and {values:,} values")
-    alignment, names = 32, set()
+    alignment, architecture, items, names = 32, "", 0, set()
     for _ in range(values):
         name = _string(file)
         (kind,) = struct.unpack("<I", file.read(4))
         if name == "general.alignment" and kind == 4:
             (alignment,) = struct.unpack("<I", file.read(4))
+        elif name == "general.architecture" and kind == _STRING:
+            architecture = _string(file)
+            if architecture != ARCHITECTURE:
+                return architecture
         else:
-            _skip(file, kind, size)
+            items += _skip(file, kind, size, MAX_ITEMS - items)
+        if file.tell() > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes before its tensors")
         if name in names:
             raise ValueError(f"{name[:80]!r} stands there twice")
         names.add(name)
@@ -159,6 +167,7 @@ def _walk(file: BinaryIO, size: int) -> None:
     start = -(-file.tell() // alignment) * alignment
     if file.tell() > size or start + max(ends, default=0) > size:
         raise ValueError("its tensors end after the file")
+    return architecture
 
 
 def _tensor_end(file: BinaryIO, alignment: int) -> int:
@@ -180,11 +189,12 @@ def _tensor_end(file: BinaryIO, alignment: int) -> int:
     return offset + count // block * block_bytes
 
 
-def _skip(file: BinaryIO, kind: int, size: int) -> None:
+def _skip(file: BinaryIO, kind: int, size: int, most: int) -> int:
+    """Pass over a value; how many are in it, at most most."""
     count = 1
     if kind == _ARRAY:
         kind, count = struct.unpack("<IQ", file.read(12))
-        if count > MAX_ITEMS:
+        if count > most:
             raise ValueError(f"a list of {count:,} values")
     if kind == _STRING:
         for _ in range(count):
@@ -195,6 +205,7 @@ def _skip(file: BinaryIO, kind: int, size: int) -> None:
             raise EOFError("a value ends after the file")
     else:
         raise ValueError(f"a value of the unknown kind {kind}")
+    return count
 
 
 def _string(file: BinaryIO) -> str:

@@ -5,6 +5,7 @@ few milliseconds: the table of the zip file, and which names its pickle asks for
 unpickle.py; what it hands back are safetensors files. There is no other way to open a pickle.
 """
 
+import io
 import json
 import os
 import pickletools
@@ -93,34 +94,39 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
 
 
 def _entry_count(file: BinaryIO, size: int) -> int | None:
-    """Entries in a zip file's table, None where there is no table or one of more than 8 MB."""
+    """Entries in a zip file's table, those it says and those that are there; None where there is
+    no table or one of more than 8 MB."""
     file.seek(max(0, size - 65_557))
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
         return None
     count, table = struct.unpack_from("<HI", tail, at + 10)
-    if table == 0xFFFFFFFF or count == 0xFFFF:  # zip64, for files over 4 GB: its record is before
-        at = tail.rfind(b"PK\x06\x06", 0, at)
-        if at < 0 or len(tail) < at + 56:
+    end = size - len(tail) + at
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # zip64, whose record is before
+        at, end = at - 76, end - 76
+        if at < 0 or tail[at : at + 4] != b"PK\x06\x06":
             return None
         count, table = struct.unpack_from("<QQ", tail, at + 32)
-    return count if table <= 8 << 20 else None
+    if table > min(8 << 20, end):
+        return None
+    file.seek(end - table)
+    return max(count, file.read(table).count(b"PK\x01\x02"))
 
 
 def _check_legacy(path: Path, file: BinaryIO) -> None:
     """The form before torch 1.6: five pickles in a row, then the numbers."""
     file.seek(0)
+    described = io.BytesIO(file.read(MAX_PICKLE))  # a sparse file may claim texts of gigabytes
     for _ in range(5):
-        _check_names(path, file)
+        _check_names(path, described)
 
 
 def _check_names(path: Path, pickle: bytes | BinaryIO) -> None:
     """Raise CheckpointError unless a pickle asks only for names that weights need."""
-    start = 0 if isinstance(pickle, bytes) else pickle.tell()
     try:
-        for n, (opcode, argument, position) in enumerate(pickletools.genops(pickle)):
-            if n > MAX_OPCODES or (position or 0) - start > MAX_PICKLE:
+        for n, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+            if n > MAX_OPCODES:
                 raise CheckpointError(f"{path} is described at greater length than any model is.")
             if opcode.name in ("INST", "STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4") or (
                 opcode.name == "GLOBAL" and not HARMLESS.fullmatch(str(argument))

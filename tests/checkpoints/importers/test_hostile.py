@@ -97,6 +97,19 @@ def many_entries():
     return zipped(b"\x80\x02}.", **{f"data/{n}": b"" for n in range(66_000)})
 
 
+def uncounted_entries():
+    """A table of 150,000 entries that says it has one."""
+    whole = zipped(b"\x80\x02}.")
+    end = whole.rfind(b"PK\x05\x06")
+    start = struct.unpack_from("<I", whole, end + 16)[0]
+    entry = whole[start:end]
+    table = entry + b"".join(
+        entry[:28] + struct.pack("<H", 6) + entry[30:46] + b"%06x" % n for n in range(150_000)
+    )
+    sizes = struct.pack("<II", len(table), start)
+    return whole[:start] + table + whole[end : end + 12] + sizes + whole[end + 20 :]
+
+
 def header_only(header, data=b""):
     content = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(content)) + content + data
@@ -132,6 +145,7 @@ EARLY = {
     "long-number.pth": zipped(b"\x80\x02\x8b\xff\xff\xff\x7f1."),
     "long-text.pth": zipped(b"\x80\x02X\xff\xff\xff\xffa."),
     "many-entries.pth": many_entries,
+    "uncounted-entries.pth": uncounted_entries,
     "empty-zip.pth": zipped(None),
     "cut-off.pth": saved(state())[:-200],
     "only-a-beginning.pth": saved(state())[:40],
@@ -173,12 +187,22 @@ EARLY = {
         values=1, rest=text(b"a") + struct.pack("<IIQ", 9, 0, 2**60) + bytes(64)
     ),
     "list-past-the-end.gguf": gguf(
-        values=1, rest=text(b"a") + struct.pack("<IIQ", 9, 10, 900_000) + bytes(64)
+        values=1, rest=text(b"a") + struct.pack("<IIQ", 9, 10, 200_000) + bytes(64)
     ),
     "list-of-lists.gguf": gguf(
         values=1, rest=text(b"a") + struct.pack("<IIQ", 9, 9, 5) + bytes(64)
     ),
     "unknown-kind.gguf": gguf(values=1, rest=text(b"a") + struct.pack("<I", 77) + bytes(64)),
+    "many-lists.gguf": lambda: gguf(
+        values=3,
+        rest=b"".join(
+            text(b"%d" % n) + struct.pack("<IIQ", 9, 8, 200_000) + bytes(1_600_000)
+            for n in range(3)
+        ),
+    ),
+    "other-architecture.gguf": gguf(
+        values=2, rest=text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
+    ),
     "same-key.gguf": gguf(values=2, rest=2 * (text(b"a") + struct.pack("<IB", 7, 1))),
     "bad-alignment.gguf": gguf(
         values=1, rest=text(b"general.alignment") + struct.pack("<II", 4, 2**31 + 1)
@@ -259,6 +283,23 @@ def test_what_can_be_seen_from_outside_is_never_opened(place, name, monkeypatch)
     memory, seconds = peak_memory(), time.process_time()
     refused(place, path)
     assert time.process_time() - seconds < 2
+    assert peak_memory() - memory < 64 * MEGABYTE
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json", "config.json", "long.pth"])
+def test_a_file_with_a_hole_is_not_read_as_a_whole(place, tiny_model, tiny_tokenizer, name):
+    """2 GB that take no place on the disk; the pickle says that all of it is one text."""
+    path = directory_of(place, tiny_model, tiny_tokenizer)
+    if name == "tokenizer.json":
+        (path / "vocab.json").unlink()
+    path = path / name if name == "long.pth" else path
+    file = path if name == "long.pth" else path / name
+    file.write_bytes(b"\x80\x02X" + struct.pack("<I", 2_000_000_000))
+    os.truncate(file, 2_000_000_000)
+    Path("/proc/self/clear_refs").write_text("5")
+    memory = peak_memory()
+    with pytest.raises(CheckpointError, match=r"no readable|more than|cut off"):
+        import_model(str(path), "m", place / "weights", Asked())
     assert peak_memory() - memory < 64 * MEGABYTE
 
 
