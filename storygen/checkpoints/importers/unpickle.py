@@ -65,6 +65,8 @@ def _shut_in(size: int) -> None:
         resource.RLIMIT_CORE: 0,
     }
     for limit, value in limits.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     torch.set_num_threads(1)
     sys.addaudithook(_forbid)
@@ -77,8 +79,8 @@ def _forbid(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _state_dict(found: Any) -> dict[str, torch.Tensor]:
-    """The weights in what was saved: itself, or one of its entries."""
-    for name in ("", *WRAPPERS):
+    """The weights in what was saved: one of its entries, or itself."""
+    for name in (*WRAPPERS, ""):
         inner = found.get(name) if name and isinstance(found, dict) else found
         if isinstance(inner, dict):
             tensors = {k: v for k, v in inner.items() if isinstance(v, torch.Tensor)}

@@ -16,6 +16,7 @@ ATTEMPTS = {
     "a large file": "open('large', 'wb').write(bytes(64 << 20))",
     "many files": "files = [open('/dev/null') for _ in range(100)]",
 }
+MODEL = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3)}
 
 
 def test_weights_come_back_with_what_is_said_beside_them(tmp_path):
@@ -37,6 +38,21 @@ def test_weights_come_back_with_what_is_said_beside_them(tmp_path):
     assert weights["b"] is weights["a"]
     assert weights["c"].dtype == torch.float16
     assert torch.equal(weights["turned"].read(), shared.t())
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {"model_state_dict": MODEL, "val_loss": torch.tensor(1.5)},
+        {"state_dict": MODEL, "rng_state": torch.zeros(9, dtype=torch.uint8)},
+        {"model": MODEL, "ema": torch.ones(2), "step": torch.tensor(1.0)},
+        MODEL,
+    ],
+)
+def test_weights_are_found_beside_other_tensors(tmp_path, whole, in_process):
+    torch.save(whole, tmp_path / "m.pt")
+    weights, _ = open_pickle(tmp_path / "m.pt", tmp_path)
+    assert set(weights) == set(MODEL)
 
 
 def test_the_process_can_do_nothing_else(tmp_path):
