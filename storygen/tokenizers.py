@@ -101,6 +101,8 @@ class CharTokenizer:
         self._ids = {c: i for i, c in enumerate(self.characters)}
         if len(self._ids) != len(self.characters) or any(len(c) != 1 for c in self.characters):
             raise CheckpointError("A character list must hold single, distinct characters.")
+        if half := next((c for c in self.characters if "\ud800" <= c <= "\udfff"), None):
+            raise CheckpointError(f"A character list holds {half!r}, half a character.")
         self.eot_id = None if eot is None else self._ids[eot]
 
     @classmethod
@@ -189,7 +191,7 @@ def bpe_from_files(vocab_json: str, merges_txt: str, plain: bool = False) -> BPE
     """A BPETokenizer from the text of vocab.json and merges.txt."""
     try:
         vocab = json.loads(vocab_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"vocab.json is not JSON: {error}.") from None
     ids = [i for i in vocab.values() if type(i) is int] if isinstance(vocab, dict) else []
     if not ids or sorted(ids) != list(range(len(vocab))):

@@ -40,8 +40,11 @@ def export_hf(directory: Path, out: Path, merge: bool) -> None:
         hf.save(out, model, tokenizer, files=texts)
         return
     hf.check_sums(directory)
-    with atomic_directory(out) as new:
-        shutil.copytree(directory, new, dirs_exist_ok=True)
+    try:
+        with atomic_directory(out) as new:
+            shutil.copytree(directory, new, dirs_exist_ok=True)
+    except OSError as error:  # shutil.Error lists every file that failed
+        raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
 
 
 def export_gguf(directory: Path, out: Path, kind: str, name: str) -> None:
@@ -66,9 +69,17 @@ def export_gguf(directory: Path, out: Path, kind: str, name: str) -> None:
         sync(unfinished)
         unfinished.rename(out)
     except OSError as error:
-        raise CheckpointError(f"{out} could not be written: {error.strerror}.") from None
+        raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong, of the first file where there are several."""
+    first = error.args[0] if error.args else None
+    if isinstance(error, shutil.Error) and isinstance(first, list) and first:
+        return str(first[0][-1])
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _check_free(out: Path) -> None:

@@ -35,7 +35,11 @@ def read_fast(path: Path, plain: bool) -> BPETokenizer:
             raise CheckpointError(f"{path} is not of GPT-2's kind, byte-level BPE.")
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         vocab = model["vocab"] | {token["content"]: token["id"] for token in added or []}
-        if sorted(vocab.values()) != list(range(len(vocab))) or any(len(m) != 2 for m in merges):
+        if (
+            sorted(vocab.values()) != list(range(len(vocab)))
+            or not all(isinstance(t, str) and type(n) is int for t, n in vocab.items())
+            or any(len(m) != 2 or not all(isinstance(part, str) for part in m) for m in merges)
+        ):
             raise ValueError
     except (TypeError, KeyError, AttributeError, ValueError):
         raise CheckpointError(f"{path} describes no tokenizer that can be read.") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -296,7 +297,7 @@ def indexed_files(index: Path) -> Iterator[Path]:
     if not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{index} does not map tensors to files.")
     for name in sorted(set(names)):
-        if Path(name).name != name:
+        if Path(name).name != name or not name.isprintable():
             raise CheckpointError(f"{index} points outside its directory.")
         yield index.parent / name
 
@@ -315,7 +316,10 @@ def _write_weights(directory: Path, weights: Mapping[str, Weight]) -> None:
     for n, shard in enumerate(shards, start=1):
         file = f"model-{n:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
         tensors = {name: weights[name].read().contiguous() for name in shard}
-        save_file(tensors, directory / file, metadata={"format": "pt"})
+        try:
+            save_file(tensors, directory / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # how it says that the disk is full
+            raise CheckpointError(f"{directory / file} could not be written: {error}.") from None
         del tensors  # before the next are read
         names |= dict.fromkeys(shard, file)
     if len(shards) > 1:

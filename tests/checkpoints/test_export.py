@@ -1,6 +1,7 @@
 """What leaves is what was here: read back with the packages that others use."""
 
 import json
+import shutil
 
 import ctranslate2
 import gguf
@@ -128,6 +129,24 @@ def test_without_merging_the_files_are_the_same(tmp_path, adapted):
     names = sorted(path.name for path in adapted.iterdir())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert all((tmp_path / "out" / n).read_bytes() == (adapted / n).read_bytes() for n in names)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        shutil.Error([("a", "b", "[Errno 28] No space left"), ("c", "d", "other")]),
+        OSError("No space left"),
+        OSError(28, "No space left"),
+    ],
+)
+def test_a_copy_that_fails_is_a_sentence(tmp_path, directory, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("shutil.copytree", fails)
+    with pytest.raises(CheckpointError, match=r"out could not be written: .*No space left\.$"):
+        export_hf(directory, tmp_path / "out", merge=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_overwritten(tmp_path, directory):

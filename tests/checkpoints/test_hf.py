@@ -243,6 +243,15 @@ DAMAGE = {
     lambda d: (d / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "../x"}}'
     ): "points outside",
+    lambda d: (d / "characters.json").write_text('{"characters": ["\\ud800"]}'): "half a character",
+    lambda d: (d / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "x\\u0000"}}'
+    ): "points outside",
+    lambda d: (
+        (d / "characters.json").unlink(),
+        (d / "vocab.json").write_text("[" * 100_000),
+        (d / "merges.txt").write_text(""),
+    ): r"vocab\.json is not JSON",
     lambda d: header(d, b"[]"): "lists no tensors",
     lambda d: header(d, b'{"a":{"dtype":[],"shape":[0],"data_offsets":[0,0]}}'): "cannot have",
     lambda d: (d / "SHA256SUMS").write_bytes(b"\xff\xfe"): "is missing or not as it was saved",

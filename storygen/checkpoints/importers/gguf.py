@@ -93,13 +93,18 @@ def tokenizer_of(path: Path, values: Mapping[str, Any]) -> BPETokenizer | None:
     tokens, merges = values.get("tokenizer.ggml.tokens"), values.get("tokenizer.ggml.merges")
     if values.get("tokenizer.ggml.model") != "gpt2" or not tokens or not merges:
         return None
-    kinds = values.get("tokenizer.ggml.token_type") or [0] * len(tokens)
-    used = [n for n, kind in enumerate(kinds) if kind != _UNUSED]
-    vocab = {spelling: n for n, spelling in enumerate(tokens[: used[-1] + 1])}
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    if len(vocab) != used[-1] + 1 or any(len(pair) != 2 for pair in pairs):
+    kinds = values.get("tokenizer.ggml.token_type") or [0] * len(_texts(tokens))
+    used = [n for n, kind in enumerate(kinds if isinstance(kinds, list) else []) if kind != _UNUSED]
+    vocab = {spelling: n for n, spelling in enumerate(_texts(tokens)[: (used or [-1])[-1] + 1])}
+    pairs: list[Any] = [tuple(merge.split(" ")) for merge in _texts(merges)]
+    if not used or len(vocab) != used[-1] + 1 or any(len(pair) != 2 for pair in pairs):
         raise CheckpointError(f"{path} has a vocabulary that contradicts itself.")
     return BPETokenizer(vocab, pairs, values.get(PLAIN) is True)
+
+
+def _texts(value: Any) -> list[str]:
+    """A list of texts, empty for anything else."""
+    return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else []
 
 
 def _weight(path: Path, tensor: gguf.ReaderTensor) -> Weight:

@@ -160,6 +160,8 @@ def _replay(operations: Any) -> Any:
             start = len(stack) - stack[::-1].index(_MARK) if many else len(stack) - 2
             values = stack[start:]
             del stack[start - many :]
+            if not isinstance(stack[-1], dict):
+                raise ValueError(f"it puts entries into {str(stack[-1])[:40]!r}")
             stack[-1].update(zip(values[::2], values[1::2], strict=True))
         elif name == "STOP":
             return stack.pop()
