@@ -1,13 +1,17 @@
 """A process of its own: unpickle.py SOURCE TARGET turns a pickled checkpoint into safetensors.
 
-Whatever a pickle does, it does it here: without the environment, without network, with as much
-memory as the file is large, able to open nothing but the two files. Only weights are let through
-(`weights_only=True`). Imports nothing of storygen. Exits with 0, or with a line on standard error
-and a code: 3 for a file that holds something else than weights, 4 for one that asks for too much.
+Whatever a pickle does, it does it here: without the environment, with twice the file's size and 512
+MB of memory more than torch has taken, and what goes through Python opens no socket, starts no
+program, reads no file but the source and Python's own modules, and writes none but what it says of
+the target. Native code is held by the limits alone, and by the missing network where the kernel
+lets us take it away. Only weights are let through (`weights_only=True`). Imports nothing of
+storygen. Exits with 0, or with a line on standard error and a code: 3 for a file that holds
+something else than weights, 4 for one that asks for too much.
 """
 
 import ctypes
 import json
+import os
 import pickle
 import re
 import resource
@@ -24,8 +28,15 @@ CPU_SECONDS = 120
 WRAPPERS = ("model_state_dict", "state_dict", "model", "module")
 NAME = re.compile(r"[\w.\-]{1,200}", re.ASCII)
 DESCRIPTIONS = ("model_args", "config")  # of nanoGPT: plain numbers that say what the network is
+OUTSIDE = (
+    *("socket.", "subprocess.", "pty.", "shutil.", "os.exec", "os.fork", "os.spawn", "os.system"),
+    *("os.posix_spawn", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink"),
+    *("os.chmod", "os.chown", "os.truncate"),
+)
+MODULES = tuple(f"{os.path.normpath(place)}{os.sep}" for place in sys.path if place)
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 DONT_NEED = 4  # MADV_DONTNEED
+_source = _target = ""
 
 
 def main(source: str, target: str) -> None:
@@ -33,7 +44,7 @@ def main(source: str, target: str) -> None:
     with open(source, "rb") as file:
         mapped = file.read(2) == b"PK"  # the form before torch 1.6 is read as a whole
         size = file.seek(0, 2)
-    _shut_in(size)
+    _shut_in(size, source, target)
     try:
         found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
@@ -49,8 +60,10 @@ def main(source: str, target: str) -> None:
         json.dump({"aliases": aliases, "values": _values(found)}, file)
 
 
-def _shut_in(size: int) -> None:
+def _shut_in(size: int, source: str, target: str) -> None:
     """Give up what a converter has no need of: torch is loaded already."""
+    global _source, _target
+    _source, _target = source, target
     libc = ctypes.CDLL(None)
     if hasattr(libc, "unshare"):
         libc.unshare(NEW_NETWORK)  # where the kernel lets us; sys.addaudithook below does not ask
@@ -69,13 +82,23 @@ def _shut_in(size: int) -> None:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
     sys.addaudithook(_forbid)
 
 
 def _forbid(event: str, args: tuple[Any, ...]) -> None:
-    """No sockets, no programs: reading weights never needs them."""
-    if event.startswith(("socket.", "subprocess.", "os.exec", "os.fork", "os.spawn", "os.system")):
+    """No sockets, no programs, no other files: reading weights never needs them."""
+    if event.startswith(OUTSIDE) or (event == "open" and not _is_ours(*args)):
         _refuse(3, "tried to reach out of its file")
+
+
+def _is_ours(path: Any, mode: str | None, flags: int) -> bool:
+    """Whether a file may be opened: the source, what is written for the target, a module."""
+    if not isinstance(path, str) or os.path.normpath(path) != path:
+        return False
+    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+        return path == f"{_target}.json"
+    return path == _source or path.startswith(MODULES)
 
 
 def _state_dict(found: Any) -> dict[str, torch.Tensor]:

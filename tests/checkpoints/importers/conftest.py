@@ -18,7 +18,7 @@ def in_process(monkeypatch, capsys):
 
     def run(path, target):
         main = runpy.run_path(pickles.unpickle.__file__)["main"]
-        main.__globals__["_shut_in"] = lambda size: None
+        main.__globals__["_shut_in"] = lambda *_: None
         try:
             main(str(path), str(target))
         except SystemExit as exit:

@@ -13,8 +13,12 @@ ATTEMPTS = {
     "a program": "import subprocess; subprocess.Popen(['/bin/true'])",
     "a fork": "import os; os.fork()",
     "memory": "bytearray(8 << 30)",
-    "a large file": "open('large', 'wb').write(bytes(64 << 20))",
-    "many files": "files = [open('/dev/null') for _ in range(100)]",
+    "a large file": "import os; open(f'{os.getcwd()}/target.json', 'wb').write(bytes(64 << 20))",
+    "another file": "open('/etc/passwd').read()",
+    "another file by number": "import os; os.open('/etc/passwd', os.O_RDONLY)",
+    "a way round": "open('/tmp/../etc/passwd').read()",
+    "a removal": "import os; os.remove('kept')",
+    "many files": "import os; files = [open(os.__file__) for _ in range(100)]",
 }
 MODEL = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3)}
 
@@ -57,14 +61,17 @@ def test_weights_are_found_beside_other_tensors(tmp_path, whole, in_process):
 
 def test_the_process_can_do_nothing_else(tmp_path):
     """One process for each attempt costs seconds; they are forked from one that has torch."""
+    (tmp_path / "kept").touch()
     script = f"""
-import os, runpy, sys
+import os, resource, runpy, sys
 child = runpy.run_path({unpickle.__file__!r})
 for attempt in {list(ATTEMPTS.values())!r}:
     sys.stdout.flush()
     if os.fork() == 0:
         try:
-            child["_shut_in"](1000)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+            child["_shut_in"](1000, {str(tmp_path / "source")!r}, {str(tmp_path / "target")!r})
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (12, 12), "raised"
             exec(attempt)
         except BaseException as error:
             print(attempt, "->", type(error).__name__, flush=True)
@@ -81,8 +88,11 @@ for attempt in {list(ATTEMPTS.values())!r}:
         check=True,
     ).stdout
     assert "succeeded" not in shown
+    assert "AssertionError" not in shown  # a limit that was lower already stays
     assert shown.count("->") >= len(ATTEMPTS) - 1  # too large a file may end it by a signal
     assert "MemoryError" in shown
+    assert shown.count("OSError") >= 1  # too many files, and too large a one if not by a signal
+    assert "kept" in [path.name for path in tmp_path.iterdir()]
 
 
 def test_the_child_imports_nothing_of_storygen():
