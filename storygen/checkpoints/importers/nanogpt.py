@@ -13,6 +13,7 @@ from storygen.checkpoints.importers.network import (
 from storygen.errors import CheckpointError
 
 DIALECT = "nanoGPT model"
+GELU = "the exact GELU of nanoGPT, not GPT-2's by tanh: the weights do not show which"
 MARK = r"(?:transformer\.)?h\.0\.attn\.c_attn\.weight"
 RULES = [
     (r"(?:transformer\.)?h\.\d+\.attn\.(?:masked_)?bias", ""),  # the causal mask
@@ -24,11 +25,13 @@ RULES = [
 def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
     """The checkpoint as a Network."""
     weights = renamed(checkpoint, RULES, DIALECT)
-    said = checkpoint.values.get("model_args", {}).get("n_head")
+    args = checkpoint.values.get("model_args")
+    said = args.get("n_head") if isinstance(args, dict) else None
     n_head = said if type(said) is int else 0
     notes: tuple[str, ...] = ()
     if not n_head:
-        n_head, notes = heads(checkpoint, asked, width(checkpoint, weights))
+        n_head, assumed = heads(checkpoint, asked, width(checkpoint, weights))
+        notes = (*assumed, GELU)
     elif asked.n_head not in (None, n_head):
         raise CheckpointError(
             f"{checkpoint.path} says that it has {n_head} attention heads: leave --n-head out."

@@ -64,7 +64,10 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
     size = path.stat().st_size
     entries = _entry_count(file, size)
     if entries is None or entries > MAX_ENTRIES:
-        raise CheckpointError(f"{path} is damaged or cut off: the table at its end is missing.")
+        raise CheckpointError(
+            f"{path} is damaged or cut off: the table at its end is missing. Copy or "
+            "download it again."
+        )
     try:
         archive = zipfile.ZipFile(file)
         infos = archive.infolist()

@@ -173,6 +173,16 @@ def test_half_precision_stays_half(tmp_path, chars):
     assert saved < 2.5 * model.n_params
 
 
+@pytest.mark.parametrize("described", [False, True])
+def test_the_card_says_that_the_gelu_is_taken_for_granted(tmp_path, chars, described):
+    twin = scramble(nanogpt.GPT(**SIZES, bias=True, flash=True))
+    said = {"model_args": twin.model_args} if described else {}
+    torch.save({"model": twin.state_dict(), **said}, tmp_path / "model.pt")
+    imported(tmp_path, tmp_path / "model.pt", chars=chars, n_head=twin.model_args["n_head"])
+    card = (tmp_path / "weights" / "m" / "README.md").read_text()
+    assert ("**Taken for granted:** the exact GELU of nanoGPT" in card) is not described
+
+
 def test_the_card_says_where_it_came_from(tmp_path, chars):
     import hashlib
 

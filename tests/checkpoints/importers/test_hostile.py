@@ -323,6 +323,11 @@ def test_the_model_that_these_are_made_from_is_accepted(place, in_process):
     assert [path.name for path in (place / "weights").iterdir()] == ["m"]
 
 
+def test_a_file_that_was_cut_off_names_the_way_out(place):
+    (place / "cut.pth").write_bytes(saved(state())[:-200])
+    assert "download it again" in refused(place, place / "cut.pth")
+
+
 def test_there_are_sixty_and_more():
     assert len(EARLY) + len(LATE) >= 60
 
