@@ -97,7 +97,8 @@ def tokenizer_of(path: Path, values: Mapping[str, Any]) -> BPETokenizer | None:
     used = [n for n, kind in enumerate(kinds if isinstance(kinds, list) else []) if kind != _UNUSED]
     vocab = {spelling: n for n, spelling in enumerate(_texts(tokens)[: (used or [-1])[-1] + 1])}
     pairs: list[Any] = [tuple(merge.split(" ")) for merge in _texts(merges)]
-    if not used or len(vocab) != used[-1] + 1 or any(len(pair) != 2 for pair in pairs):
+    whole = used and pairs and len(vocab) == used[-1] + 1
+    if not whole or any(len(pair) != 2 for pair in pairs):
         raise CheckpointError(f"{path} has a vocabulary that contradicts itself.")
     return BPETokenizer(vocab, pairs, values.get(PLAIN) is True)
 

@@ -423,6 +423,13 @@ def test_any_vocabulary_of_a_gguf_file_is_read_or_refused(said):
         tokenizer_of(Path("x.gguf"), {f"tokenizer.ggml.{k}": v for k, v in values.items()})
 
 
+@pytest.mark.parametrize("merges", [[1, 2], 5, "ab"])
+def test_merges_that_are_no_texts_are_not_left_out(tiny_tokenizer, merges):
+    values = {"model": "gpt2", "tokens": list(tiny_tokenizer.vocab), "merges": merges}
+    with pytest.raises(CheckpointError, match="contradicts itself"):
+        tokenizer_of(Path("x.gguf"), {f"tokenizer.ggml.{k}": v for k, v in values.items()})
+
+
 KEYS = ("model", "type", "BPE", "pre_tokenizer", "vocab", "merges", "added_tokens", "characters")
 JSON = st.recursive(
     SCALARS,
