@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from storygen.checkpoints import hf
 from storygen.checkpoints.json_files import read_json, write_json
-from storygen.checkpoints.tensors import read_shapes, read_tensor
+from storygen.checkpoints.tensors import read_metadata, read_shapes, read_tensor
 from storygen.errors import CheckpointError
 from storygen.files import atomic_directory, recovered, sha256, write_sums
 from storygen.model import GPT
@@ -137,8 +136,7 @@ def _read_config(directory: Path) -> tuple[int, float, Path]:
 
 
 def _check_base(directory: Path, base: Path) -> None:
-    with safe_open(directory / WEIGHTS, framework="pt") as file:
-        trained_on = (file.metadata() or {}).get("base_sha256")
+    trained_on = read_metadata(directory / WEIGHTS).get("base_sha256")
     if trained_on is not None and trained_on != base_hash(base):
         raise CheckpointError(
             f"{directory} was trained over another {base.name!r} than the one in {base}: get the "

@@ -14,7 +14,7 @@ def configure_optimizers(model: GPT, config: TrainConfig) -> list[Optimizer]:
     AdamW's step as in Liu et al. 2025) for the matrices inside the blocks and AdamW for the rest.
     Biases and layer norms do not decay.
     """
-    weights = dict(model.named_parameters())
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     muon = config.muon_learning_rate is not None
     inner = [p for name, p in weights.items() if muon and p.dim() == 2 and name.startswith("h.")]
     chosen = {id(p) for p in inner}
