@@ -6,6 +6,7 @@ the published checkpoints. Nothing here knows about training, sampling or servin
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.n_head, self.dropout = config.n_head, config.dropout
+        # The trainer may put a function here that computes the same.
+        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # query, key and value at once
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
@@ -36,7 +39,7 @@ class CausalSelfAttention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, nh, S, hs), S the longest row
-        y = F.scaled_dot_product_attention(
+        y = self.attend(
             q,
             k,
             v,

@@ -57,6 +57,11 @@ def schedule(step: int, config: TrainConfig) -> float:
     return min(up, config.final_share + (1 - config.final_share) * down)
 
 
+def last_level_step(config: TrainConfig) -> int:
+    """The last step before the rate comes down: until then nothing depends on how long a run is."""
+    return int(config.max_steps - config.decay_share * config.max_steps + 1)
+
+
 def optimizer_tensors(model: GPT, optimizers: list[Optimizer]) -> dict[str, torch.Tensor]:
     """The optimizers' state by parameter name, such as `opt.wte.weight.exp_avg`."""
     return {

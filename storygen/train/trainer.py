@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storygen.errors import TrainError
+from storygen.model.gpt import CausalSelfAttention
+from storygen.train.attention import blocked_attention
 from storygen.train.checkpoint import read_checkpoint, write_checkpoint
 from storygen.train.config import TrainConfig
 from storygen.train.data import Corpus, Windows, spread_windows
@@ -23,6 +25,7 @@ from storygen.train.distributed import Group
 from storygen.train.metrics import append_metrics, drop_metrics_after
 from storygen.train.optimizer import (
     configure_optimizers,
+    last_level_step,
     optimizer_tensors,
     restore_optimizers,
     schedule,
@@ -32,6 +35,8 @@ from storygen.train.start import first_model
 
 # What may change when a run goes on: nothing that the weights depend on.
 FREE = ("card", "prompts", "sample_tokens", "eval_every", "checkpoint_minutes")
+# And what says when the rate comes down, for a run that is still before it.
+LENGTH = ("max_steps", "decay_share", "final_share")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = first_model(config, corpus.tokenizer).to(self.device)
         torch.manual_seed(config.seed + self.group.rank)  # no two drop the same units
+        if config.compile and self.device.type == "cpu":
+            for module in self.model.modules():
+                if isinstance(module, CausalSelfAttention):
+                    module.attend = blocked_attention
         self.net = self.group.wrap(self.model)
         self.loss = torch.compile(mean_loss) if config.compile else mean_loss
         self.optimizers = configure_optimizers(self.model, self.config)
@@ -132,9 +141,10 @@ class Trainer:
         step = 0
         if found is not None:
             tensors, state, self.damaged = found
-            self._check_same_run(state["config"])
+            step = state["step"]
+            self._check_same_run(state["config"], step)
             self._restore(tensors, state)
-            step = self.step = state["step"]
+            self.step = step
         if self.group.first:
             drop_metrics_after(self.run_dir, step)
         return found is not None
@@ -206,9 +216,12 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def _check_same_run(self, saved: dict[str, Any]) -> None:
+    def _check_same_run(self, saved: dict[str, Any], step: int) -> None:
         now = self.config.model_dump(mode="json")
-        changed = [key for key in now if key not in FREE and now[key] != saved.get(key)]
+        begun = TrainConfig.model_validate(saved)
+        level = step <= min(last_level_step(begun), last_level_step(self.config))
+        free = FREE + LENGTH if level else FREE
+        changed = [key for key in now if key not in free and now[key] != saved.get(key)]
         if changed:
             raise TrainError(
                 f"{self.run_dir} was begun with {changed[0]} = {saved.get(changed[0])}, and now it "

@@ -11,7 +11,12 @@ from transformers import get_linear_schedule_with_warmup
 from storygen.errors import TrainError
 from storygen.model import GPT
 from storygen.train.metrics import METRICS
-from storygen.train.optimizer import configure_optimizers, optimizer_tensors, schedule
+from storygen.train.optimizer import (
+    configure_optimizers,
+    last_level_step,
+    optimizer_tensors,
+    schedule,
+)
 from storygen.train.trainer import Trainer
 
 
@@ -82,6 +87,25 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(config, corpus
     whole.run()
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], weight, msg=name)
+
+
+def test_a_run_may_be_made_shorter_or_longer_until_its_rate_comes_down(config, corpus, tmp_path):
+    short = updated(config, max_steps=8, decay_share=0.5, eval_every=100)
+    long = updated(short, max_steps=20)
+    level = [s for s in range(1, 9) if schedule(s, short) == schedule(s, long)]
+    assert last_level_step(short) == level[-1] == 5
+    Trainer(updated(short, max_steps=5, decay_share=0.0), corpus, tmp_path / "cut").run()
+    changed = Trainer(short, corpus, tmp_path / "cut")
+    assert changed.resume()
+    assert changed.run()
+    unbroken = Trainer(short, corpus, tmp_path / "whole")
+    assert unbroken.run()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(changed.model.parameters(), unbroken.model.parameters(), strict=True)
+    )
+    with pytest.raises(TrainError, match="begun with max_steps = 8"):
+        Trainer(long, corpus, tmp_path / "whole").resume()
 
 
 @pytest.mark.parametrize("muon", [None, 0.02])
