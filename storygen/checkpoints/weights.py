@@ -29,10 +29,11 @@ class Weight:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-def weights_of(path: Path) -> dict[str, Weight]:
-    """The floating-point tensors of a safetensors file by name; bounds are checked, none read."""
+def weights_of(path: Path, source: Path | None = None) -> dict[str, Weight]:
+    """The floating-point tensors of a safetensors file by name; bounds are checked, none read.
+    source is the file that people know, where path is made of it."""
     return {
-        name: Weight(shape, _narrow(dtype), partial(_read_narrow, path, name))
+        name: Weight(shape, _narrow(dtype), partial(_read_narrow, path, name, source))
         for name, (shape, dtype) in read_floats(path).items()
     }
 
@@ -41,8 +42,8 @@ def _narrow(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.float64 else dtype
 
 
-def _read_narrow(path: Path, name: str) -> Tensor:
-    tensor = read_tensor(path, name)
+def _read_narrow(path: Path, name: str, source: Path | None) -> Tensor:
+    tensor = read_tensor(path, name, source)
     return tensor.to(_narrow(tensor.dtype))
 
 
@@ -55,6 +56,21 @@ def given(tensor: Tensor, dtype: torch.dtype | None = None) -> Weight:
 def zeros(shape: Sequence[int], dtype: torch.dtype) -> Weight:
     """What stands for a bias that is not there."""
     return Weight(tuple(shape), dtype, lambda: torch.zeros(tuple(shape), dtype=dtype))
+
+
+def identity(size: int, dtype: torch.dtype) -> Weight:
+    """What stands for a matrix that is not there."""
+    return Weight((size, size), dtype, lambda: torch.eye(size, dtype=dtype))
+
+
+def flat(weight: Weight) -> Weight:
+    """Without the leading dimensions of 1 that a parameter may have for broadcasting."""
+    shape = weight.shape
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    if shape == weight.shape:
+        return weight
+    return Weight(shape, weight.dtype, lambda: weight.read().reshape(shape))
 
 
 def turned(weight: Weight) -> Weight:

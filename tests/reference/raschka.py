@@ -1,7 +1,8 @@
 """The network of "Build a Large Language Model (From Scratch)", written anew with its names.
 
 `fast` is what the book's later packages do instead: torch's layer norm, one matrix for query, key
-and value. `wrapper` is the attention of its third chapter, a module for each head.
+and value. `wrapper` is the attention of its third chapter: a module for each head, no
+projection.
 """
 
 import torch
@@ -84,10 +85,9 @@ class MultiHeadAttentionWrapper(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.heads = nn.ModuleList(CausalAttention(cfg) for _ in range(cfg["n_heads"]))
-        self.out_proj = nn.Linear(cfg["emb_dim"], cfg["emb_dim"])
 
     def forward(self, x):
-        return self.out_proj(torch.cat([head(x) for head in self.heads], dim=-1))
+        return torch.cat([head(x) for head in self.heads], dim=-1)
 
 
 class FusedAttention(nn.Module):

@@ -65,10 +65,11 @@ def import_model(
     Raises CheckpointError with what is wrong with it or what it does not say.
     """
     target = weights_dir / name
-    if not NAME.fullmatch(name) or name.endswith((".old", ".")):
+    if not NAME.fullmatch(name) or name.endswith((".old", ".")) or ".new-" in name:
         raise CheckpointError(
             f"{name[:80]!r} cannot be a model's name: take up to 64 letters, digits, dots, dashes "
-            "and underscores."
+            "and underscores, and neither .old at its end nor .new- in it, which mark unfinished "
+            "work."
         )
     if target.exists():
         raise CheckpointError(f"There is already a model {name!r} in {weights_dir}: take another.")
@@ -106,7 +107,9 @@ def _opened(
         return _opened_adapter(path, scratch, weights_dir, asked, fetch)
     files = _files(path)
     checkpoint = _checkpoint(path, files, scratch)
-    network = _dialect(checkpoint, asked).translate(checkpoint, asked)
+    dialect = _dialect(checkpoint, asked)
+    network = dialect.translate(checkpoint, asked)
+    _check_asked(path, dialect, network, asked)
     tokenizer = None
     if asked.tokenizer is None and asked.chars is None:
         tokenizer = gguf.tokenizer_of(path, checkpoint.values)
@@ -121,13 +124,23 @@ def _opened_adapter(
     named = peft.base_name(path)
     last = Path(named).name
     places = (Path(named), path.parent / last, weights_dir / last)
-    base_path = next((p for p in places if (p / "config.json").is_file()), None) or fetch(named)
+    base_path = next((p for p in places if (p / "config.json").is_file()), None)
+    if base_path is None:
+        try:
+            base_path = fetch(named)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{path} is an adapter over {named[:80]!r}, which is not beside it: {error}"
+            ) from None
     if (base_path / adapter.CONFIG).is_file():
-        raise CheckpointError(f"{path} is an adapter over another adapter, {base_path}.")
+        raise CheckpointError(
+            f"{path} is an adapter over another adapter, {base_path}: merge that with PEFT's "
+            "merge_and_unload() first."
+        )
     base = _opened(base_path, scratch, weights_dir, asked, fetch)
     files = [path / name for name in peft.FILES if (path / name).is_file()][:1]
     if not files:
-        raise CheckpointError(f"{path} has no {adapter.WEIGHTS}.")
+        raise CheckpointError(f"{path} has no {adapter.WEIGHTS}: copy or download it again.")
     network = peft.merge(_checkpoint(path, files, scratch), base.network)
     return _Opened(network, base.tokenizer, [*files, *base.files])
 
@@ -166,7 +179,9 @@ def _read(file: Path, scratch: Path) -> Checkpoint:
         with file.open("rb") as opened:
             start = opened.read(9)
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from None
+        raise CheckpointError(
+            f"{file} cannot be read: {error.strerror}. Copy or download it again."
+        ) from None
     if start.startswith(gguf.MAGIC):
         return gguf.open_gguf(file)
     if start[8:] == b"{":  # after the length of its header
@@ -178,6 +193,18 @@ def _read(file: Path, scratch: Path) -> Checkpoint:
         f"{file} is no checkpoint: it begins neither as safetensors, nor as a file of torch.save, "
         "nor as GGUF. Copy or download it again."
     )
+
+
+def _check_asked(path: Path, dialect: ModuleType, network: Network, asked: Asked) -> None:
+    """Raise CheckpointError for something that was said of a network and cannot be so."""
+    n_head = network.config.n_head
+    if asked.n_head not in (None, n_head):
+        raise CheckpointError(f"{path} says that it has {n_head} attention heads: omit --n-head.")
+    if asked.attention_scale is not None and dialect is not char_gpt:
+        raise CheckpointError(
+            f"{path} is a {network.dialect}, whose attention is always scaled by the width of a "
+            "head: omit --attention-scale."
+        )
 
 
 def _dialect(checkpoint: Checkpoint, asked: Asked) -> ModuleType:
@@ -196,5 +223,5 @@ def _dialect(checkpoint: Checkpoint, asked: Asked) -> ModuleType:
     some = ", ".join(list(names)[:3]) or "none"
     raise CheckpointError(
         f"{checkpoint.path} is of no network that is known here: its tensors are called {some} and "
-        "so on. Known are GPT-2 of transformers, nanoGPT, the books' and the lecture's GPT, GGUF."
+        "so on. docs/checkpoints.md says which can be read."
     )

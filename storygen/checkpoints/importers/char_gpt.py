@@ -14,6 +14,7 @@ from storygen.checkpoints.importers.network import (
     renamed,
     separate_heads,
 )
+from storygen.checkpoints.weights import flat
 from storygen.errors import CheckpointError
 
 DIALECT = "character GPT of the lecture by Karpathy"
@@ -33,6 +34,7 @@ RULES = [
     (_MLP + r"2\.(weight|bias)", r"h.\1.mlp.c_proj.\2"),
     (_LAYER + r"ln_?([12])\.(weight|bias)", r"h.\1.ln_\2.\3"),
     (r"ln_f\.(weight|bias)", r"ln_f.\1"),
+    (r"blocks\.\d+\.(weight|bias)", r"ln_f.\1"),  # early in the lecture: the last of the blocks
     (r"lm_head\.(weight|bias)", r"lm_head.\1"),
     (r".*\.tril", ""),
 ]
@@ -41,6 +43,7 @@ RULES = [
 def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
     """The checkpoint as a Network."""
     found = renamed(checkpoint, RULES, DIALECT)
+    found |= {name: flat(weight) for name, weight in found.items() if name == "wpe.weight"}
     n_head = separate_heads(found)
     if asked.attention_scale is None and n_head > 1:
         raise CheckpointError(

@@ -10,10 +10,10 @@ from storygen.checkpoints.importers.network import (
     renamed,
     width,
 )
-from storygen.errors import CheckpointError
 
 DIALECT = "nanoGPT model"
-GELU = "the exact GELU of nanoGPT, not GPT-2's by tanh: the weights do not show which"
+GELU = "the exact GELU that nanoGPT has had since June 2023, before it was GPT-2's by tanh"
+USUAL = {"n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dropout"}
 MARK = r"(?:transformer\.)?h\.0\.attn\.c_attn\.weight"
 RULES = [
     (r"(?:transformer\.)?h\.\d+\.attn\.(?:masked_)?bias", ""),  # the causal mask
@@ -25,15 +25,15 @@ RULES = [
 def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
     """The checkpoint as a Network."""
     weights = renamed(checkpoint, RULES, DIALECT)
-    args = checkpoint.values.get("model_args")
-    said = args.get("n_head") if isinstance(args, dict) else None
-    n_head = said if type(said) is int else 0
-    notes: tuple[str, ...] = ()
-    if not n_head:
+    said = checkpoint.values.get("model_args")
+    args = said if isinstance(said, dict) else {}
+    notes = [GELU]
+    n_head = args.get("n_head")
+    if type(n_head) is not int:
         n_head, assumed = heads(checkpoint, asked, width(checkpoint, weights))
-        notes = (*assumed, GELU)
-    elif asked.n_head not in (None, n_head):
-        raise CheckpointError(
-            f"{checkpoint.path} says that it has {n_head} attention heads: leave --n-head out."
-        )
-    return network(checkpoint, DIALECT, weights, n_head=n_head, activation="gelu", notes=notes)
+        notes += assumed
+    if unusual := ", ".join(sorted(str(k) for k in args if args[k] and k not in USUAL)):
+        notes.append(f"that {unusual[:200]} of model_args change nothing that is computed")
+    return network(
+        checkpoint, DIALECT, weights, n_head=n_head, activation="gelu", notes=tuple(notes)
+    )

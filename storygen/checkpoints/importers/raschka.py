@@ -2,7 +2,7 @@
 
 Its own layer norm with scale and shift, a GELU by tanh, separate query, key and value with or
 without biases, an output head of its own. The book's later packages have torch's layer norm, or
-one matrix for the three; its third chapter has attention modules for each head.
+one matrix for the three; its third chapter has attention modules for each head, and nothing after.
 """
 
 from storygen.checkpoints.importers.network import (
@@ -16,6 +16,7 @@ from storygen.checkpoints.importers.network import (
     separate_heads,
     width,
 )
+from storygen.checkpoints.weights import Weight, identity
 
 DIALECT = "GPTModel of the book by Raschka"
 MARK = r"trf_blocks\.0\..*"
@@ -46,8 +47,21 @@ def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
     found = renamed(checkpoint, RULES, DIALECT)
     n_head = separate_heads(found)
     notes: tuple[str, ...] = ()
-    if not n_head:
+    if n_head:
+        found = _projected(found, width(checkpoint, found))
+    else:
         n_head, notes = heads(checkpoint, asked, width(checkpoint, found))
     return network(
         checkpoint, DIALECT, fused(found), n_head=n_head, activation="gelu_new", notes=notes
     )
+
+
+def _projected(weights: dict[str, Weight], n_embd: int) -> dict[str, Weight]:
+    """Weights where heads that are just put side by side go through a matrix that changes nothing,
+    for GPT-2 has one there."""
+    missing = {
+        f"{name.partition('.attn.')[0]}.attn.c_proj.weight": identity(n_embd, weight.dtype)
+        for name, weight in weights.items()
+        if ".attn.q." in name
+    }
+    return missing | weights

@@ -102,6 +102,21 @@ def test_lecture_and_movie_plots(tmp_path, chars, scale, movie_plots):
     assert tokenizer.characters == CHARACTERS
 
 
+def test_the_last_norm_may_be_the_last_of_the_blocks(tmp_path, chars):
+    """As the lecture has it before its last chapter; some make positions a parameter (1, T, C)."""
+    twin = scramble(lecture.GPTLanguageModel(**SIZES))
+    names = {"ln_f": f"blocks.{SIZES['n_layer']}", "position_embedding_table": "pos"}
+    state = {
+        ".".join([names.get(name.split(".")[0], name.split(".")[0]), *name.split(".")[1:]]): weight
+        for name, weight in twin.state_dict().items()
+    }
+    state["positional_embedding"] = state.pop("pos.weight")[None]
+    torch.save(state, tmp_path / "checkpoint.pth")
+    asked = {"chars": chars, "attention_scale": "embd"}
+    model, _ = imported(tmp_path, tmp_path / "checkpoint.pth", **asked)
+    assert_same_logits(model, twin)
+
+
 def test_the_attention_scale_is_asked_for(tmp_path, chars):
     twin = scramble(lecture.GPTLanguageModel(**SIZES))
     torch.save(twin.state_dict(), tmp_path / "checkpoint.pth")
@@ -159,7 +174,8 @@ def test_any_shape_of_any_dialect(
         scramble(twin, seed)
         state = {k: v.to(dtype).clone() for k, v in twin.state_dict().items()}
         save_file(state, directory / "any.safetensors")
-        asked = {"n_head": n_head, "chars": directory / "training.txt", "attention_scale": scale}
+        asked = {"n_head": n_head, "chars": directory / "training.txt"}
+        asked |= {"attention_scale": scale} if dialect == "char" else {}
         model, _ = imported(directory, directory / "any.safetensors", **asked)
         assert_same_logits(model, twin)
 
@@ -173,14 +189,41 @@ def test_half_precision_stays_half(tmp_path, chars):
     assert saved < 2.5 * model.n_params
 
 
-@pytest.mark.parametrize("described", [False, True])
-def test_the_card_says_that_the_gelu_is_taken_for_granted(tmp_path, chars, described):
-    twin = scramble(nanogpt.GPT(**SIZES, bias=True, flash=True))
-    said = {"model_args": twin.model_args} if described else {}
-    torch.save({"model": twin.state_dict(), **said}, tmp_path / "model.pt")
-    imported(tmp_path, tmp_path / "model.pt", chars=chars, n_head=twin.model_args["n_head"])
+@pytest.mark.parametrize("said", [{}, {"use_relu": True, "flash": False}])
+def test_the_card_says_what_is_taken_for_granted(tmp_path, chars, said):
+    """nanoGPT had GPT-2's GELU before June 2023, and those who have changed it say so here."""
+    twin = scramble(nanogpt.GPT(**SIZES))
+    torch.save(
+        {"model": twin.state_dict(), "model_args": twin.model_args | said}, tmp_path / "m.pt"
+    )
+    imported(tmp_path, tmp_path / "m.pt", chars=chars)
     card = (tmp_path / "weights" / "m" / "README.md").read_text()
-    assert ("**Taken for granted:** the exact GELU of nanoGPT" in card) is not described
+    assert "**Taken for granted:** the exact GELU that nanoGPT has had since June 2023" in card
+    assert ("that use_relu of model_args change nothing" in card) is bool(said)
+
+
+def test_what_cannot_be_so_of_a_network_is_refused(tmp_path, chars):
+    twins = {
+        "nanogpt": nanogpt.GPT(**SIZES),
+        "char": lecture.GPTLanguageModel(**SIZES),
+        "book": raschka.GPTModel(BOOK | {"wrapper": True}),
+    }
+    for name, twin in twins.items():
+        said = {"model_args": twin.model_args} if name == "nanogpt" else {}
+        torch.save({"model": scramble(twin).state_dict(), **said}, tmp_path / f"{name}.pt")
+    for name in twins:
+        asked = {"attention_scale": "embd"} if name == "char" else {}
+        with pytest.raises(CheckpointError, match=r"has 3 attention heads: omit --n-head"):
+            imported(tmp_path, tmp_path / f"{name}.pt", chars=chars, n_head=2, **asked)
+        if name != "char":
+            with pytest.raises(CheckpointError, match=r"omit --attention-scale"):
+                imported(tmp_path, tmp_path / f"{name}.pt", chars=chars, attention_scale="head")
+
+
+@pytest.mark.parametrize("name", ["m.new-7", "m.old", "m.", ".m", "a/b", "a" * 65, ""])
+def test_a_name_that_marks_unfinished_work_is_refused(tmp_path, name):
+    with pytest.raises(CheckpointError, match=r"cannot be a model's name"):
+        import_model(str(tmp_path), name, tmp_path / "weights", Asked())
 
 
 def test_the_card_says_where_it_came_from(tmp_path, chars):
