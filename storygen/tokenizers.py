@@ -196,7 +196,7 @@ def bpe_from_files(vocab_json: str, merges_txt: str, plain: bool = False) -> BPE
     ids = [i for i in vocab.values() if type(i) is int] if isinstance(vocab, dict) else []
     if not ids or sorted(ids) != list(range(len(vocab))):
         raise CheckpointError("vocab.json must map each token to its id, from 0 without gaps.")
-    lines = [line for line in merges_txt.splitlines() if line and not line.startswith("#version")]
+    lines = [line for line in merges_txt.split("\n") if line and not line.startswith("#version")]
     pairs = [tuple(line.split(" ")) for line in lines]
     wrong = next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None)
     if wrong is not None:

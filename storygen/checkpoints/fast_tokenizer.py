@@ -32,7 +32,9 @@ def read_fast(path: Path, plain: bool) -> BPETokenizer:
     try:
         model, split, added = found["model"], found["pre_tokenizer"], found.get("added_tokens")
         if model["type"] != "BPE" or split["type"] != "ByteLevel" or split["add_prefix_space"]:
-            raise CheckpointError(f"{path} is not of GPT-2's kind, byte-level BPE.")
+            raise CheckpointError(
+                f"{path} is not of GPT-2's kind, byte-level BPE: another vocabulary cannot be read."
+            )
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         vocab = model["vocab"] | {token["content"]: token["id"] for token in added or []}
         if (
@@ -42,7 +44,9 @@ def read_fast(path: Path, plain: bool) -> BPETokenizer:
         ):
             raise ValueError
     except (TypeError, KeyError, AttributeError, ValueError):
-        raise CheckpointError(f"{path} describes no tokenizer that can be read.") from None
+        raise CheckpointError(
+            f"{path} describes no tokenizer that can be read. Copy or download it again."
+        ) from None
     return BPETokenizer(vocab, merges, plain)
 
 

@@ -47,6 +47,8 @@ CONFIG_SIZES = {
     "n_head": ("n_head", 512),
     "n_embd": ("n_embd", 65_536),
 }
+MAX_LINES = 200_000  # of merges.txt; GPT-2's has 50,000, and a pretty vocab.json as many
+AGAIN = "Copy or download it again."
 LARGEST_INNER = 4 * 65_536
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Buffers that older files carry along: the causal mask.
@@ -148,24 +150,31 @@ def read_config(directory: Path) -> GPTConfig:
     config = read_json(path)
     if config.get("model_type", "gpt2") != "gpt2":
         raise CheckpointError(
-            f"{path} is of a {str(config['model_type'])[:40]!r} model; storygen reads GPT-2's kind."
+            f"{path} is of a {str(config['model_type'])[:40]!r} model; storygen reads GPT-2's "
+            "kind, and docs/checkpoints.md says which."
         )
     sizes = {}
     for theirs, (ours, largest) in CONFIG_SIZES.items():
         value = config.get(theirs)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
             raise CheckpointError(
-                f"{path}: {theirs} is {str(value)[:40]}, not a whole number from 1 to {largest:,}."
+                f"{path}: {theirs} is {str(value)[:40]}, not a whole number from 1 to "
+                f"{largest:,}. {AGAIN}"
             )
         sizes[ours] = value
     inner = config.get("n_inner")
     if inner is not None and (not isinstance(inner, int) or not 1 <= inner <= LARGEST_INNER):
-        raise CheckpointError(f"{path}: n_inner is {str(inner)[:40]}, not a width.")
+        raise CheckpointError(f"{path}: n_inner is {str(inner)[:40]}, not a width. {AGAIN}")
     scaling = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
     if any(config.get(key, usual) != usual for key, usual in scaling.items()):
-        raise CheckpointError(f"{path} asks for another attention scale than GPT-2's.")
+        raise CheckpointError(
+            f"{path} asks for another attention scale than GPT-2's: use the program that trained "
+            "it."
+        )
     activation = config.get("activation_function", "gelu_new")
     try:
+        if not isinstance(activation, str):
+            raise ValueError(f"activation_function is {str(activation)[:40]}, not a name")
         return GPTConfig(
             **sizes,
             n_inner=inner,
@@ -175,18 +184,27 @@ def read_config(directory: Path) -> GPTConfig:
             output_bias=bool(config.get("output_bias", False)),
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"{path} describes no GPT-2: {str(error)[:200]}.") from None
+        raise CheckpointError(f"{path} describes no GPT-2: {str(error)[:200]}. {AGAIN}") from None
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a directory: characters.json, else vocab.json with merges.txt, else
     tokenizer.json."""
+    try:
+        return _tokenizer(directory)
+    except CheckpointError as error:
+        if str(directory) in str(error):
+            raise
+        raise CheckpointError(f"{directory} holds no vocabulary: {error} {AGAIN}") from None
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
     if (directory / CHARACTERS).is_file():
         found = read_json(directory / CHARACTERS)
         characters, eot = found.get("characters"), found.get("eot")
         listed: list[Any] = characters if isinstance(characters, list) else [None]
         if not all(isinstance(c, str) for c in listed) or not (eot is None or eot in listed):
-            raise CheckpointError(f"{directory / CHARACTERS} holds no list of characters.")
+            raise CheckpointError(f"{directory / CHARACTERS} holds no list of characters. {AGAIN}")
         return CharTokenizer(listed, eot, plain=found.get(PLAIN) is True)
     config = directory / TOKENIZER_CONFIG
     plain = config.is_file() and read_json(config).get(PLAIN) is True
@@ -196,6 +214,8 @@ def read_tokenizer(directory: Path) -> Tokenizer:
     for name in ("vocab.json", "merges.txt"):
         try:
             texts.append(read_text(directory / name))
+            if texts[-1].count("\n") > MAX_LINES:
+                raise ValueError(f"it has more than {MAX_LINES:,} lines")
         except (OSError, ValueError):
             raise CheckpointError(
                 f"{directory} has no readable {name}. A model directory needs vocab.json and "
@@ -295,10 +315,10 @@ def indexed_files(index: Path) -> Iterator[Path]:
     places = read_json(index).get("weight_map")
     names: list[Any] = list(places.values()) if isinstance(places, dict) else [None]
     if not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{index} does not map tensors to files.")
+        raise CheckpointError(f"{index} does not map tensors to files. {AGAIN}")
     for name in sorted(set(names)):
         if Path(name).name != name or not name.isprintable():
-            raise CheckpointError(f"{index} points outside its directory.")
+            raise CheckpointError(f"{index} points outside its directory. {AGAIN}")
         yield index.parent / name
 
 

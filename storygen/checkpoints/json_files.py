@@ -6,14 +6,20 @@ from typing import Any
 
 from storygen.errors import CheckpointError
 
-MAX_BYTES = 32 << 20  # GPT-2's vocab.json has 1 million, its tokenizer.json 1.4 million
+# GPT-2's vocab.json has 1 million bytes and 100,000 parts, its tokenizer.json up to 3.6 million and
+# 250,000. Fifty times its bytes is what a file can take in memory once it is read.
+MAX_BYTES = 6 << 20
+MAX_PARTS = 400_000
 
 
 def read_text(path: Path) -> str:
     """The text of a file of a model directory; raises ValueError, or OSError, where it is none."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    return path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    if sum(text.count(mark) for mark in ",:[{") > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} parts")
+    return text
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,11 +27,15 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}: it is no model.") from None
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}: it is no model. Copy or download it again."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from None
+        raise CheckpointError(
+            f"{path} cannot be read as JSON: {error}. Copy or download it again."
+        ) from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
+        raise CheckpointError(f"{path} must hold a JSON object. Copy or download it again.")
     return found
 
 

@@ -60,14 +60,23 @@ def _read_header(path: Path) -> dict[str, Any]:
                 )
             header = json.loads(file.read(length), object_pairs_hook=_unique)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}. Copy or download it again."
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a damaged header: {error}.") from None
+        raise CheckpointError(
+            f"{path} has a damaged header: {error}. Copy or download it again."
+        ) from None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a damaged header: it lists no tensors.")
+        raise CheckpointError(
+            f"{path} has a damaged header: it lists no tensors. Copy or download it again."
+        )
     tensors = {k: v for k, v in header.items() if k != "__metadata__"}
     if len(tensors) > MAX_TENSORS:
-        raise CheckpointError(f"{path} holds {len(tensors):,} tensors: at most {MAX_TENSORS}.")
+        raise CheckpointError(
+            f"{path} holds {len(tensors):,} tensors, and at most {MAX_TENSORS:,} can be read: save "
+            "the model's alone."
+        )
     shapes = {name: _shape(path, name, entry) for name, entry in tensors.items()}
     needed = sum(math.prod(shape) * SIZES[tensors[name]["dtype"]] for name, shape in shapes.items())
     if needed != size - 8 - length:
@@ -78,8 +87,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     return tensors
 
 
-def read_tensor(path: Path, name: str) -> Tensor:
-    """One tensor of finite numbers."""
+def read_tensor(path: Path, name: str, source: Path | None = None) -> Tensor:
+    """One tensor of finite numbers; source is the file that people know, where path is made of
+    it."""
     try:
         with safe_open(path, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
@@ -87,8 +97,8 @@ def read_tensor(path: Path, name: str) -> Tensor:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
     if not tensor.is_floating_point() or not is_finite(tensor):
         raise CheckpointError(
-            f"{path}: {name} holds values that are no finite numbers. The training that made it "
-            "went wrong, or the file is damaged."
+            f"{source or path}: {name} holds values that are no finite numbers. The training that "
+            "made it went wrong, or the file is damaged: take an earlier one, or copy it again."
         )
     return tensor
 
@@ -107,7 +117,10 @@ def _shape(path: Path, name: str, entry: Any) -> tuple[int, ...]:
         or not all(isinstance(n, int) and 0 <= n < 2**40 for n in shape)
         or entry.get("dtype") not in list(SIZES)
     ):
-        raise CheckpointError(f"{path} describes the tensor {name[:80]!r} in a way it cannot have.")
+        raise CheckpointError(
+            f"{path} describes the tensor {name[:80]!r} in a way it cannot have. Copy or download "
+            "it again."
+        )
     return tuple(shape)
 
 

@@ -1,16 +1,18 @@
-"""GGUF files of the architecture gpt2, as llama.cpp's tools write them: f32, f16, bf16 and q8_0.
+"""GGUF files of the architecture gpt2, as llama.cpp's tools write them, quantized or not.
 
-The gguf package reads them; it believes what a file says of itself, so the header is walked
-through first and every length compared with what is there.
+The header is read here: the package's own reader believes what a file says of itself, and takes
+gigabytes for one that lies. The numbers are turned into float32 by the package.
 """
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import gguf
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +26,14 @@ ARCHITECTURE = "gpt2"
 DIALECT = f"GGUF file of the architecture {ARCHITECTURE}"
 MAGIC = b"GGUF"
 MAX_VALUES, MAX_TENSORS = 1024, 4096
-MAX_STRING, MAX_BYTES = 1 << 20, 32 << 20
+MAX_STRING, MAX_BYTES = 1 << 18, 8 << 20
 MAX_ITEMS = 300_000  # in all lists together; GPT-2's vocabulary and merges are 150,000
 PLAIN = "storygen.plain_typography"
-READABLE = {
-    gguf.GGMLQuantizationType.F32: torch.float32,
-    gguf.GGMLQuantizationType.F16: torch.float16,
-    gguf.GGMLQuantizationType.BF16: torch.float32,
-    gguf.GGMLQuantizationType.Q8_0: torch.float32,
+KINDS = {
+    int(kind): kind
+    for kind in gguf.GGMLQuantizationType
+    if kind.name in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+    or kind.name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 }
 # llama.cpp's names and ours; both keep matrices as (out, in)
 NAMES = {
@@ -55,20 +57,38 @@ RULES = [
     )
 ]
 _UNUSED = int(gguf.TokenType.UNUSED)
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value
+# a value's type by its number, as struct writes it
+_CODES = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor's numbers are, and in which form; shape is the one torch gives it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers in the file."""
+        block, block_bytes = gguf.GGML_QUANT_SIZES[self.kind]
+        return torch.Size(self.shape).numel() // block * int(block_bytes)
 
 
 def open_gguf(path: Path) -> Checkpoint:
     """Weights, sizes and vocabulary of a file."""
-    _check_header(path)
     try:
-        reader = gguf.GGUFReader(path)
-        values = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(f"{path} is no GGUF file that can be read: {error}.") from None
-    weights = {tensor.name: _weight(path, tensor) for tensor in reader.tensors}
-    return Checkpoint(path, weights, values)
+        with path.open("rb") as file:
+            values, tensors, start = _read_header(file, path)
+    except (OSError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no GGUF file that can be read, or it was cut off: {error}. Copy or "
+            "download it again, or convert the model to f16 or q8_0."
+        ) from None
+    return Checkpoint(path, {t.name: _weight(path, t, start) for t in tensors}, values)
 
 
 def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
@@ -76,7 +96,10 @@ def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
     n_head = checkpoint.values.get("gpt2.attention.head_count")
     epsilon = checkpoint.values.get("gpt2.attention.layer_norm_epsilon", 1e-5)
     if type(n_head) is not int or not isinstance(epsilon, float):
-        raise CheckpointError(f"{checkpoint.path} does not say how many attention heads it has.")
+        raise CheckpointError(
+            f"{checkpoint.path} does not say how many attention heads it "
+            "has: convert the model again, or import what it was made from."
+        )
     return network(
         checkpoint,
         DIALECT,
@@ -99,7 +122,10 @@ def tokenizer_of(path: Path, values: Mapping[str, Any]) -> BPETokenizer | None:
     pairs: list[Any] = [tuple(merge.split(" ")) for merge in _texts(merges)]
     whole = used and pairs and len(vocab) == used[-1] + 1
     if not whole or any(len(pair) != 2 for pair in pairs):
-        raise CheckpointError(f"{path} has a vocabulary that contradicts itself.")
+        raise CheckpointError(
+            f"{path} has a vocabulary that contradicts itself. Copy or download it again, or say "
+            "with --tokenizer what it is."
+        )
     return BPETokenizer(vocab, pairs, values.get(PLAIN) is True)
 
 
@@ -108,117 +134,114 @@ def _texts(value: Any) -> list[str]:
     return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else []
 
 
-def _weight(path: Path, tensor: gguf.ReaderTensor) -> Weight:
-    shape = tuple(int(n) for n in reversed(tensor.shape))
-    dtype = READABLE[tensor.tensor_type]
-    return Weight(shape, dtype, partial(_read, path, tensor, shape))
+def _weight(path: Path, tensor: _Tensor, start: int) -> Weight:
+    half = tensor.kind == gguf.GGMLQuantizationType.F16
+    dtype = torch.float16 if half else torch.float32
+    return Weight(tensor.shape, dtype, partial(_numbers, path, tensor, start, half))
 
 
-def _read(path: Path, tensor: gguf.ReaderTensor, shape: tuple[int, ...]) -> Tensor:
-    numbers = tensor.data
-    if READABLE[tensor.tensor_type] != torch.float16:
-        numbers = gguf.dequantize(numbers, tensor.tensor_type)
-    found = torch.tensor(numbers).reshape(shape)
+def _numbers(path: Path, tensor: _Tensor, start: int, half: bool) -> Tensor:
+    data = np.fromfile(path, np.uint8, tensor.nbytes, offset=start + tensor.offset)
+    rows = data.reshape(*tensor.shape[:-1], -1)
+    numbers = rows.view("<f2") if half else gguf.dequantize(rows, tensor.kind)
+    found = torch.from_numpy(numbers).reshape(tensor.shape)
     if not is_finite(found):
         raise CheckpointError(
             f"{path}: {tensor.name} holds values that are no finite numbers. The training that "
-            "made it went wrong, or the file is damaged."
+            "made it went wrong, or the file is damaged: copy or download it again."
         )
     return found
 
 
-def _check_header(path: Path) -> None:
-    """Raise CheckpointError unless every length a header names lies within the file."""
-    try:
-        with path.open("rb") as file:
-            architecture = _walk(file, path.stat().st_size)
-    except (struct.error, EOFError, ValueError) as error:
+def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], list[_Tensor], int]:
+    """What a file says of its network, its tensors, and where their numbers begin. Raises
+    ValueError or EOFError for lengths that do not lie within the file."""
+    if file.read(4) != MAGIC:
+        raise ValueError("it does not begin with GGUF")
+    version, count, said = _unpacked(file, "IQQ")
+    if version not in (2, 3) or count > MAX_TENSORS or said > MAX_VALUES:
+        raise ValueError(f"version {version} with {count:,} tensors and {said:,} values")
+    values: dict[str, Any] = {}
+    items = 0
+    for _ in range(said):
+        name = _string(file)
+        (kind,) = _unpacked(file, "I")
+        if name in values:
+            raise ValueError(f"{name[:80]!r} stands there twice")
+        values[name] = found = _value(file, kind, MAX_ITEMS - items)
+        items += len(found) if isinstance(found, list) else 0
+        if name == "general.architecture" and found != ARCHITECTURE:
+            break
+    _check_architecture(path, values.get("general.architecture"))
+    alignment = values.get("general.alignment", 32)
+    if type(alignment) is not int or not 8 <= alignment <= 4096 or alignment & (alignment - 1):
+        raise ValueError(f"an alignment of {str(alignment)[:40]}")
+    tensors = [_tensor(file, alignment) for _ in range(count)]
+    start = -(-file.tell() // alignment) * alignment
+    size = path.stat().st_size
+    if start + max((t.offset + t.nbytes for t in tensors), default=0) > size:
+        raise EOFError("its tensors end after the file")
+    return values, tensors, start
+
+
+def _check_architecture(path: Path, found: Any) -> None:
+    if found != ARCHITECTURE:
         raise CheckpointError(
-            f"{path} is no GGUF file that can be read, or it was cut off: {error}. Copy or "
-            "download it again, or convert the model to f16 or q8_0."
-        ) from None
-    if architecture != ARCHITECTURE:
-        raise CheckpointError(
-            f"{path} is of the architecture {architecture[:40]!r}; storygen runs {ARCHITECTURE}."
+            f"{path} is of the architecture {str(found)[:40]!r}; storygen runs {ARCHITECTURE}. "
+            "llama.cpp runs the others."
         )
 
 
-def _walk(file: BinaryIO, size: int) -> str:
-    """The architecture; what follows it in a file of another is not looked at."""
-    if file.read(4) != MAGIC:
-        raise ValueError("it does not begin with GGUF")
-    version, tensors, values = struct.unpack("<IQQ", file.read(20))
-    if version not in (2, 3) or tensors > MAX_TENSORS or values > MAX_VALUES:
-        raise ValueError(f"version {version} with {tensors:,} tensors and {values:,} values")
-    alignment, architecture, items, names = 32, "", 0, set()
-    for _ in range(values):
-        name = _string(file)
-        (kind,) = struct.unpack("<I", file.read(4))
-        if name == "general.alignment" and kind == 4:
-            (alignment,) = struct.unpack("<I", file.read(4))
-        elif name == "general.architecture" and kind == _STRING:
-            architecture = _string(file)
-            if architecture != ARCHITECTURE:
-                return architecture
-        else:
-            items += _skip(file, kind, size, MAX_ITEMS - items)
-        if file.tell() > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes before its tensors")
-        if name in names:
-            raise ValueError(f"{name[:80]!r} stands there twice")
-        names.add(name)
-    if alignment < 8 or alignment > 4096 or alignment & (alignment - 1):
-        raise ValueError(f"an alignment of {alignment}")
-    ends = [_tensor_end(file, alignment) for _ in range(tensors)]
-    start = -(-file.tell() // alignment) * alignment
-    if file.tell() > size or start + max(ends, default=0) > size:
-        raise ValueError("its tensors end after the file")
-    return architecture
-
-
-def _tensor_end(file: BinaryIO, alignment: int) -> int:
-    """Where a tensor's numbers end, counted from where all of them begin."""
+def _tensor(file: BinaryIO, alignment: int) -> _Tensor:
     name = _string(file)
-    (dims,) = struct.unpack("<I", file.read(4))
+    (dims,) = _unpacked(file, "I")
     if not 1 <= dims <= 4:
         raise ValueError(f"{name[:80]!r} has {dims} dimensions")
-    *shape, kind, offset = struct.unpack(f"<{dims}QIQ", file.read(8 * dims + 12))
-    if kind not in list(READABLE):
+    *sizes, number, offset = _unpacked(file, f"{dims}QIQ")
+    kind = KINDS.get(number)
+    if kind is None:
         known = {int(k): k.name for k in gguf.GGMLQuantizationType}
-        raise ValueError(f"{name[:80]!r} is of the type {known.get(kind, kind)}")
+        raise ValueError(f"{name[:80]!r} is of the type {known.get(number, number)}")
     count = 1
-    for n in shape:
+    for n in sizes:
         count *= n
-    block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    if not 0 < count < 2**40 or shape[0] % block or offset % alignment or offset > 2**48:
+    block = gguf.GGML_QUANT_SIZES[kind][0]
+    if not 0 < count < 2**40 or sizes[0] % block or offset % alignment or offset > 2**48:
         raise ValueError(f"{name[:80]!r} has a size it cannot have")
-    return offset + count // block * block_bytes
+    return _Tensor(name, tuple(reversed(sizes)), kind, offset)
 
 
-def _skip(file: BinaryIO, kind: int, size: int, most: int) -> int:
-    """Pass over a value; how many are in it, at most most."""
-    count = 1
+def _value(file: BinaryIO, kind: int, most: int) -> Any:
+    """A number, a text or a list of them, of at most most."""
+    if kind == _STRING:
+        return _string(file)
+    if kind in _CODES:
+        return _unpacked(file, _CODES[kind])[0]
     if kind == _ARRAY:
-        kind, count = struct.unpack("<IQ", file.read(12))
+        kind, count = _unpacked(file, "IQ")
         if count > most:
             raise ValueError(f"a list of {count:,} values")
-    if kind == _STRING:
-        for _ in range(count):
-            _string(file)
-    elif kind in _SIZES:
-        file.seek(count * _SIZES[kind], 1)
-        if file.tell() > size:
-            raise EOFError("a value ends after the file")
-    else:
-        raise ValueError(f"a value of the unknown kind {kind}")
-    return count
+        if kind == _STRING:
+            return [_string(file) for _ in range(count)]
+        if kind in _CODES:
+            return list(_unpacked(file, f"{count}{_CODES[kind]}"))
+    raise ValueError(f"a value of the unknown kind {kind}")
 
 
 def _string(file: BinaryIO) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > MAX_STRING:
-        raise ValueError(f"a text of {length:,} bytes")
+    (length,) = _unpacked(file, "Q")
+    if length > MAX_STRING or file.tell() > MAX_BYTES:
+        raise ValueError(f"a text of {length:,} bytes, {file.tell():,} bytes into the file")
     found = file.read(length)
     if len(found) < length:
         raise EOFError("a text ends after the file")
     return found.decode("utf-8")
+
+
+def _unpacked(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    """Little-endian numbers of the forms that struct knows."""
+    size = struct.calcsize(f"<{form}")
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError("a value ends after the file")
+    return struct.unpack(f"<{form}", data)

@@ -19,6 +19,7 @@ from storygen.model import GPT, GPTConfig
 
 Rules = Sequence[tuple[str, str]]  # pattern of their names, ours; "" for what is left out
 
+AGAIN = "Copy or download it again, or save all of it, torch.save(model.state_dict(), PATH)."
 # Sizes as published: other widths do not say how many heads there are.
 GPT2_HEADS = {768: 12, 1024: 16, 1280: 20, 1600: 25}
 WRAPPED = re.compile(r"^(?:_orig_mod\.|module\.)+")  # by torch.compile and DistributedDataParallel
@@ -67,10 +68,12 @@ def renamed(checkpoint: Checkpoint, rules: Rules, dialect: str) -> dict[str, Wei
         if ours is None:
             raise CheckpointError(
                 f"{checkpoint.path} holds {theirs[:80]!r}, which no {dialect} has: this network "
-                "differs from what storygen can run."
+                "differs from those in docs/checkpoints.md. Use the program that trained it."
             )
         if ours in found:
-            raise CheckpointError(f"{checkpoint.path} holds {theirs[:80]!r} under two names.")
+            raise CheckpointError(
+                f"{checkpoint.path} holds {theirs[:80]!r} under two names. {AGAIN}"
+            )
         if ours:
             found[ours] = weight
     return found
@@ -131,8 +134,8 @@ def network(
     for _, (name, largest) in CONFIG_SIZES.items():
         if not 1 <= sizes[name] <= largest:
             raise CheckpointError(
-                f"{path}: {name} is {sizes[name]:,}, not from 1 to {largest:,}. This is no "
-                f"{dialect} that storygen can run."
+                f"{path}: {name} is {sizes[name]:,}, not from 1 to {largest:,}: no "
+                f"{dialect} is of that size. {AGAIN}"
             )
     inner = _size(path, weights, "h.0.mlp.c_fc.weight", 0)
     head = weights.get("lm_head.weight")
@@ -147,8 +150,8 @@ def network(
             output_bias="lm_head.bias" in weights,
         )
     except ValueError as error:
-        say = " Say it with --n-head." if "n_head" in str(error) else ""
-        raise CheckpointError(f"{path}: {error}.{say}") from None
+        way_out = "Say it with --n-head." if "n_head" in str(error) else AGAIN
+        raise CheckpointError(f"{path}: {error}. {way_out}") from None
     return Network(dialect, config, complete(path, config, weights, missing_biases), notes)
 
 
@@ -156,6 +159,12 @@ def complete(
     path: Path, config: GPTConfig, weights: dict[str, Weight], missing_biases: bool
 ) -> dict[str, Weight]:
     """The weights of a GPT of this config in its order, each of the shape that it must have."""
+    layers = {name.split(".")[1] for name in weights if name.startswith("h.")}
+    if len(layers) != config.n_layer:  # said at once: to build 500 layers takes seconds
+        raise CheckpointError(
+            f"{path} holds {len(layers)} layers, and its config.json makes it {config.n_layer}. "
+            f"These are not of one model. {AGAIN}"
+        )
     with torch.device("meta"):
         wanted = GPT(config).state_dict()
     found: dict[str, Weight] = {}
@@ -166,17 +175,20 @@ def complete(
         if weight is None:
             raise CheckpointError(
                 f"{path} lacks a part of the model, {name} as GPT-2 calls it: it is not complete, "
-                "or its network differs from what storygen can run."
+                f"or its network differs from those in docs/checkpoints.md. {AGAIN}"
             )
         if weight.shape != tuple(tensor.shape):
             raise CheckpointError(
                 f"{path}: {name}, as GPT-2 calls it, is {weight.shape}, and the other tensors "
-                f"make it {tuple(tensor.shape)}. These are not of one model."
+                f"make it {tuple(tensor.shape)}. These are not of one model. "
+                f"{AGAIN}"
             )
         found[name] = weight
     extra = next((name for name in weights if name not in found), None)
     if extra is not None:
-        raise CheckpointError(f"{path} holds {extra}, which has no place among its other tensors.")
+        raise CheckpointError(
+            f"{path} holds {extra}, which has no place among its other tensors. {AGAIN}"
+        )
     return found
 
 
@@ -202,6 +214,7 @@ def _size(path: Path, weights: Mapping[str, Weight], name: str, axis: int) -> in
     weight = weights.get(name)
     if weight is None or len(weight.shape) != 2:
         raise CheckpointError(
-            f"{path} lacks a part of the model, {name} as GPT-2 calls it: it is not complete."
+            f"{path} lacks a part of the model, {name} as GPT-2 calls it: it is not complete. "
+            f"{AGAIN}"
         )
     return weight.shape[axis]

@@ -23,7 +23,7 @@ from storygen.errors import CheckpointError
 
 MAX_PICKLE = 4 << 20  # bytes; with an optimizer's state, GPT-2 XL's has 0.3 million
 MAX_OPCODES = 1_000_000
-MAX_ENTRIES = 65_535
+MAX_ENTRIES = 20_000  # GPT-2 XL has 600 tensors, three times that with its optimizer
 SECONDS = 300
 # Names a pickle of weights may ask for; torch's own rule is about the same, but says it late.
 HARMLESS = re.compile(
@@ -54,7 +54,7 @@ def open_pickle(path: Path, scratch: Path) -> tuple[dict[str, Weight], dict[str,
     _convert(path, target)
     weights: dict[str, Weight] = {}
     for part in sorted(scratch.glob(f"{_glob_escaped(path.name)}-*.safetensors")):
-        weights |= weights_of(part)
+        weights |= weights_of(part, path)
     said = json.loads(target.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
     return weights | {new: weights[old] for new, old in said["aliases"].items()}, said["values"]
 
@@ -63,10 +63,14 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
     """Bounds of the table, nothing packed, and the names in data.pkl."""
     size = path.stat().st_size
     entries = _entry_count(file, size)
-    if entries is None or entries > MAX_ENTRIES:
+    if entries is None:
         raise CheckpointError(
             f"{path} is damaged or cut off: the table at its end is missing. Copy or "
             "download it again."
+        )
+    if entries > MAX_ENTRIES:
+        raise CheckpointError(
+            f"{path} has {entries:,} entries, and at most {MAX_ENTRIES:,} can be read. {INSTEAD}"
         )
     try:
         archive = zipfile.ZipFile(file)
@@ -130,7 +134,9 @@ def _check_names(path: Path, pickle: bytes | BinaryIO) -> None:
     try:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
             if n > MAX_OPCODES:
-                raise CheckpointError(f"{path} is described at greater length than any model is.")
+                raise CheckpointError(
+                    f"{path} is described at greater length than any model is. {INSTEAD}"
+                )
             if opcode.name in ("INST", "STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4") or (
                 opcode.name == "GLOBAL" and not HARMLESS.fullmatch(str(argument))
             ):

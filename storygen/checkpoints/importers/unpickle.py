@@ -16,10 +16,14 @@ import pickle
 import re
 import resource
 import sys
+from types import ModuleType
 from typing import Any, NoReturn
 
-import torch
-from safetensors.torch import save_file
+# A third of the time that torch takes to start goes to shapes without numbers: not needed here.
+sys.modules.setdefault("torch._meta_registrations", ModuleType("not loaded"))
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 MAX_TENSORS = 16_384
 SPARE_BYTES = 512 << 20  # beyond the file and a copy of it

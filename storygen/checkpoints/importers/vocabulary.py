@@ -4,8 +4,8 @@ checkpoint, else for a model of GPT-2's size GPT-2's."""
 import json
 import pickletools
 import re
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from storygen.tokenizers import (
 GPT2_VOCABULARY = 50_257
 GPT2_PADDED = 50_304  # nanoGPT rounds up to a multiple of 64
 META = "meta.pkl"
-MAX_META = 8 << 20
+MAX_META = 1 << 20
+MAX_OPCODES = 400_000  # 20,000 characters take 100,000
 
 
 def choose_tokenizer(
@@ -124,7 +125,7 @@ def read_plain_pickle(path: Path) -> Any:
     nothing is looked up, built or called. Raises CheckpointError for any other pickle."""
     try:
         if path.stat().st_size > MAX_META:
-            raise ValueError(f"more than {MAX_META:,} bytes")
+            raise ValueError(f"it has more than {MAX_META:,} bytes")
         with path.open("rb") as file:
             return _replay(pickletools.genops(file.read()))
     except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
@@ -134,21 +135,24 @@ def read_plain_pickle(path: Path) -> Any:
         ) from None
 
 
-_MARK = object()
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE")
 
 
-def _replay(operations: Any) -> Any:
+def _replay(operations: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> Any:
     stack: list[Any] = []
+    below: list[list[Any]] = []  # what was on the stack at each mark
     memo: dict[int, Any] = {}
-    for operation, argument, _ in operations:
+    for operation, argument, _ in islice(operations, MAX_OPCODES):
         name = operation.name
         if name in _VALUES:
+            if isinstance(argument, int) and abs(argument) > 2**40:
+                raise ValueError("it has a number that counts nothing")
             stack.append(argument)
         elif name == "EMPTY_DICT":
             stack.append({})
         elif name == "MARK":
-            stack.append(_MARK)
+            below.append(stack)
+            stack = []
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("BINPUT", "LONG_BINPUT"):
@@ -156,10 +160,10 @@ def _replay(operations: Any) -> Any:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name in ("SETITEM", "SETITEMS"):
-            many = name == "SETITEMS"
-            start = len(stack) - stack[::-1].index(_MARK) if many else len(stack) - 2
-            values = stack[start:]
-            del stack[start - many :]
+            if name == "SETITEMS":
+                values, stack = stack, below.pop()
+            else:
+                values, stack[-2:] = stack[-2:], []
             if not isinstance(stack[-1], dict):
                 raise ValueError(f"it puts entries into {str(stack[-1])[:40]!r}")
             stack[-1].update(zip(values[::2], values[1::2], strict=True))
