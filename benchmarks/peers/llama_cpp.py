@@ -18,9 +18,6 @@ THEIRS = {"bf16": lib.LLAMA_FTYPE_MOSTLY_BF16, "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4
 
 def prepare(directory: Path, form: str, work: Path) -> None:
     """Export the model, and let llama.cpp quantize the f16 file where the form is its own."""
-    from storygen.checkpoints.export import export_gguf
-    from storygen.errors import CheckpointError
-
     for kind in (form,) if form in EXPORTED else ("f16", form):
         path = work / f"{kind}.gguf"
         if path.is_file():
@@ -31,10 +28,27 @@ def prepare(directory: Path, form: str, work: Path) -> None:
             source = str(work / "f16.gguf").encode()
             assert not lib.llama_model_quantize(source, str(path).encode(), ctypes.byref(params))
         else:
-            try:
-                export_gguf(directory, path, EXPORTED[kind], directory.name)
-            except CheckpointError as error:
-                raise Missing(str(error)) from None
+            _export(directory, path, EXPORTED[kind])
+
+
+def _export(directory: Path, path: Path, kind: str) -> None:
+    """The export's tensors without its vocabulary: llama.cpp reads none of bytes or characters."""
+    import gguf
+
+    from storygen.checkpoints import export, load
+
+    model, _ = load(directory)
+    if not export._is_plain_gpt2(model.config):
+        raise Missing("llama.cpp's gpt2 has a GELU and no output bias, and this model differs.")
+    writer = gguf.GGUFWriter(path, export.ARCHITECTURE)
+    export._describe(writer, model.config, kind, directory.name)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(model.config.vocab_size)
+    export._add_tensors(writer, model, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 class System:
@@ -42,10 +56,10 @@ class System:
 
     def __init__(self, directory: Path, form: str, work: Path, threads: int, streams: int) -> None:
         lib.llama_backend_init()
-        lib.llama_log_set(_silent, ctypes.c_void_p(0))
         model = lib.llama_model_load_from_file(
             str(work / f"{form}.gguf").encode(), lib.llama_model_default_params()
         )
+        assert model, "llama.cpp's log says why it could not load the model"
         params = lib.llama_context_default_params()
         params.n_ctx = params.n_batch = streams * lib.llama_model_n_ctx_train(model)
         params.n_seq_max = streams
@@ -97,8 +111,3 @@ def _sampler(top_k: int, seed: int) -> ctypes.c_void_p:
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(TEMPERATURE))
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
     return chain
-
-
-@lib.llama_log_callback
-def _silent(level: int, text: bytes, data: ctypes.c_void_p) -> None:
-    """What it says of every tensor goes nowhere."""
