@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from storygen.catalogue import Catalogue, ModelInfo
-from storygen.errors import PromptError, StorygenError
+from storygen.errors import CheckpointError, PromptError, StorygenError
 from storygen.params import RANGES, SamplingParams
 from storygen.settings import Settings, load_settings
 
@@ -65,10 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("path", metavar="PATH", help="a file, a directory, or hf:owner/name")
     importing.add_argument("name", metavar="NAME", help="what the model is to be called")
     importing.add_argument("--dialect", choices=DIALECTS, default="auto")
-    importing.add_argument(
+    vocabulary = importing.add_mutually_exclusive_group()
+    vocabulary.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="vocab.json and merges.txt of its vocabulary"
     )
-    importing.add_argument(
+    vocabulary.add_argument(
         "--chars", type=Path, metavar="FILE", help="training text, or JSON list of its characters"
     )
     importing.add_argument("--n-head", type=int, metavar="N", help="attention heads")
@@ -84,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--format", choices=("hf", "gguf"), required=True)
     exporting.add_argument("--out", type=Path, required=True, metavar="PATH")
     exporting.add_argument(
-        "--type", choices=("f16", "q8_0", "q4_0"), default="f16", help="numbers of a GGUF file"
+        "--type", choices=("f16", "q8_0", "q4_0"), help="numbers of a GGUF file; f16"
     )
-    exporting.add_argument("--merge", action="store_true", help="adapter and base as one model")
+    exporting.add_argument(
+        "--merge", action="store_true", help="adapter and base as one model, as GGUF always is"
+    )
     exporting.set_defaults(run=_export)
     return parser
 
@@ -210,10 +213,15 @@ def _export(args: argparse.Namespace, settings: Settings) -> None:
     from storygen.checkpoints.export import export_gguf, export_hf  # as above
 
     info = Catalogue(settings.weights_dir).get(args.model)
-    if args.format == "hf":
+    if args.format == "gguf":
+        export_gguf(info.directory, args.out, args.type or "f16", info.name)
+    elif args.type is None:
         export_hf(info.directory, args.out, args.merge)
     else:
-        export_gguf(info.directory, args.out, args.type, info.name)
+        raise CheckpointError(
+            "--type is for GGUF files: a directory keeps its numbers. Omit it, or take --format "
+            "gguf."
+        )
     print(f"{info.name} is now in {args.out}.")
 
 

@@ -219,6 +219,8 @@ def test_a_model_leaves_and_comes_back(cli, tmp_path, tiny_weights, monkeypatch)
     for source in (out, tmp_path / "d"):
         assert cli("import", str(source), source.stem)[0] == 0
     assert [line.split()[0] for line in cli("models")[1].splitlines()] == ["d", "tiny"]
+    wrong = ("--type", "q8_0", "--format", "hf", "--out", str(tmp_path / "e"))
+    assert cli("export", "tiny", *wrong)[0] == 1
     code, _, err = cli("export", "owl", "--format", "hf", "--out", str(tmp_path / "e"))
     assert code == 1
     assert "There is no model 'owl'" in err

@@ -6,7 +6,9 @@ no output bias; a model that needs something else cannot go there.
 """
 
 import shutil
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gguf
 import numpy as np
@@ -56,22 +58,20 @@ def export_gguf(directory: Path, out: Path, kind: str, name: str) -> None:
             f"{name} cannot become a GGUF file: llama.cpp's gpt2 has byte-level BPE, a GELU and no "
             "output bias, and this model differs. Use --format hf."
         )
-    unfinished = out.with_name(f"{out.name}.new")
     try:
-        writer = gguf.GGUFWriter(unfinished, ARCHITECTURE)
-        _describe(writer, model.config, kind, name)
-        _add_vocabulary(writer, tokenizer, model.config.vocab_size)
-        _add_tensors(writer, model, kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        sync(unfinished)
-        unfinished.rename(out)
+        with TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.new-") as folder:
+            unfinished = Path(folder) / out.name
+            with closing(gguf.GGUFWriter(unfinished, ARCHITECTURE)) as writer:
+                _describe(writer, model.config, kind, name)
+                _add_vocabulary(writer, tokenizer, model.config.vocab_size)
+                _add_tensors(writer, model, kind)
+                writer.write_header_to_file()
+                writer.write_kv_data_to_file()
+                writer.write_tensors_to_file()
+            sync(unfinished)
+            unfinished.rename(out)
     except OSError as error:
         raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _reason(error: OSError) -> str:

@@ -162,6 +162,25 @@ def test_nothing_is_overwritten(tmp_path, directory):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_lies_beside_the_file_stays_as_it_is(tmp_path, directory, monkeypatch, fails):
+    (tmp_path / "m.gguf.new").write_text("mine")
+    before = {path.name for path in tmp_path.iterdir()}
+    if fails:
+        monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", full_disk)
+        with pytest.raises(CheckpointError, match="No space left"):
+            export_gguf(directory, tmp_path / "m.gguf", "f16", "tiny")
+    else:
+        export_gguf(directory, tmp_path / "m.gguf", "f16", "tiny")
+    after = {path.name for path in tmp_path.iterdir()}
+    assert after - before == (set() if fails else {"m.gguf"})
+    assert (tmp_path / "m.gguf.new").read_text() == "mine"
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.filterwarnings("ignore")  # of the converter with this transformers
 def test_ctranslate2_writes_the_same(tmp_path, directory, tiny_model, tiny_tokenizer):
     converter = ctranslate2.converters.TransformersConverter(str(directory))
