@@ -163,7 +163,7 @@ def read_config(directory: Path) -> GPTConfig:
             )
         sizes[ours] = value
     inner = config.get("n_inner")
-    if inner is not None and (not isinstance(inner, int) or not 1 <= inner <= LARGEST_INNER):
+    if inner is not None and (type(inner) is not int or not 1 <= inner <= LARGEST_INNER):
         raise CheckpointError(f"{path}: n_inner is {str(inner)[:40]}, not a width. {AGAIN}")
     scaling = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
     if any(config.get(key, usual) != usual for key, usual in scaling.items()):
@@ -171,20 +171,29 @@ def read_config(directory: Path) -> GPTConfig:
             f"{path} asks for another attention scale than GPT-2's: use the program that trained "
             "it."
         )
-    activation = config.get("activation_function", "gelu_new")
+    switches = {"tie_word_embeddings": True, "output_bias": False}
+    others = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5} | switches
+    said = {key: config.get(key, usual) for key, usual in others.items()}
+    wrong = next((key for key, usual in others.items() if not _is_alike(said[key], usual)), None)
+    if wrong is not None:
+        raise CheckpointError(f"{path}: {wrong} cannot be {str(said[wrong])[:40]!r}. {AGAIN}")
+    activation = said["activation_function"]
     try:
-        if not isinstance(activation, str):
-            raise ValueError(f"activation_function is {str(activation)[:40]}, not a name")
         return GPTConfig(
             **sizes,
             n_inner=inner,
             activation={"gelu_pytorch_tanh": "gelu_new"}.get(activation, activation),
-            layer_norm_epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
-            tied=bool(config.get("tie_word_embeddings", True)),
-            output_bias=bool(config.get("output_bias", False)),
+            layer_norm_epsilon=float(said["layer_norm_epsilon"]),
+            tied=said["tie_word_embeddings"],
+            output_bias=said["output_bias"],
         )
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} describes no GPT-2: {str(error)[:200]}. {AGAIN}") from None
+
+
+def _is_alike(value: Any, usual: Any) -> bool:
+    """Whether a value is of the kind of the usual one; a whole number is a fraction as well."""
+    return type(value) in ((int, float) if isinstance(usual, float) else (type(usual),))
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:

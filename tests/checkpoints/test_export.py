@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import ctranslate2
 import gguf
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
 from storygen.checkpoints import load, save
 from storygen.checkpoints.adapter import save_adapter
-from storygen.checkpoints.export import export_gguf, export_hf
+from storygen.checkpoints.export import TYPES, export_gguf, export_hf
 from storygen.checkpoints.importers import Asked, import_model
+from storygen.checkpoints.importers.gguf import open_gguf
 from storygen.errors import CheckpointError
 from storygen.model import generate
 from storygen.model.lora import add_lora, lora_matrices
@@ -21,6 +25,15 @@ from storygen.tokenizers import BPETokenizer, CharTokenizer
 from tests.conftest import random_model
 
 IDX = torch.arange(24).view(2, 12)
+OURS = {
+    "wte.weight": "token_embd.weight",
+    "wpe.weight": "position_embd.weight",
+    "h.0.attn.c_attn.weight": "blk.0.attn_qkv.weight",
+    "h.0.attn.c_proj.weight": "blk.0.attn_output.weight",
+    "h.0.mlp.c_fc.bias": "blk.0.ffn_up.bias",
+    "h.0.mlp.c_proj.weight": "blk.0.ffn_down.weight",
+    "ln_f.weight": "output_norm.weight",
+}
 
 
 @pytest.fixture
@@ -57,15 +70,7 @@ def test_a_gguf_file_has_our_tensors_within_its_precision(tmp_path, directory, k
     tensors, values = read_back(tmp_path / "m.gguf")
     model, _ = load(directory)
     ours = model.state_dict()
-    for theirs, name in (
-        ("token_embd.weight", "wte.weight"),
-        ("position_embd.weight", "wpe.weight"),
-        ("blk.1.attn_qkv.weight", "h.1.attn.c_attn.weight"),
-        ("blk.0.attn_output.weight", "h.0.attn.c_proj.weight"),
-        ("blk.0.ffn_up.bias", "h.0.mlp.c_fc.bias"),
-        ("blk.1.ffn_down.weight", "h.1.mlp.c_proj.weight"),
-        ("output_norm.weight", "ln_f.weight"),
-    ):
+    for name, theirs in OURS.items():
         largest = float(ours[name].abs().max())
         assert np.abs(tensors[theirs] - ours[name].numpy()).max() <= step * largest, theirs
     assert len(tensors) == len(ours) - 1  # the head is the embedding
@@ -85,6 +90,40 @@ def test_a_gguf_file_comes_back(tmp_path, tiny_model, tiny_tokenizer, plain, kin
     assert model.config == tiny_model.config
     torch.testing.assert_close(model(IDX), tiny_model(IDX), rtol=tolerance, atol=tolerance)
     assert (found.vocab, found.merges, found.plain) == (tokenizer.vocab, tokenizer.merges, plain)
+
+
+@settings(max_examples=12)
+@given(
+    kind=st.sampled_from([*TYPES]),
+    n_head=st.integers(1, 4),
+    head_size=st.sampled_from([1, 3, 8, 16, 32]),
+    n_layer=st.integers(1, 3),
+    block_size=st.integers(1, 40),
+    n_inner=st.none() | st.integers(1, 70),
+    more_tokens=st.integers(0, 40),
+    activation=st.sampled_from(["gelu_new", "gelu"]),
+    tied=st.booleans(),
+)
+def test_any_size_comes_back_as_the_package_reads_it(
+    tmp_path_factory, tiny_tokenizer, kind, n_head, head_size, more_tokens, activation, **sizes
+):
+    folder = tmp_path_factory.mktemp("gguf")
+    vocab_size = tiny_tokenizer.vocab_size + more_tokens
+    sizes |= {"n_head": n_head, "n_embd": n_head * head_size, "activation": activation}
+    save(folder / "m", random_model(vocab_size, **sizes), tiny_tokenizer)
+    export_gguf(folder / "m", folder / "m.gguf", kind, "any")
+    import_model(str(folder / "m.gguf"), "back", folder / "weights", Asked())
+    model, tokenizer = load(folder / "weights" / "back")
+    wanted = replace(load(folder / "m")[0].config, activation="gelu_new")  # all that it can say
+    assert model.config == replace(wanted, n_inner=model.config.n_inner)
+    assert model.config.mlp_size == wanted.mlp_size
+    assert tokenizer.vocab == tiny_tokenizer.vocab
+    tensors, values = read_back(folder / "m.gguf")
+    assert open_gguf(folder / "m.gguf").values == {
+        name: value for name, value in values.items() if not name.startswith("GGUF.")
+    }
+    ours = {name: model.state_dict()[name] for name in OURS}
+    assert all(np.array_equal(tensors[OURS[name]], ours[name].numpy()) for name in OURS)
 
 
 def test_rows_beyond_the_vocabulary_are_unused_tokens(tmp_path, tiny_tokenizer):

@@ -236,6 +236,9 @@ DAMAGE = {
     lambda d: edit_config(d, layer_norm_epsilon=10**400): "too large",
     lambda d: edit_config(d, n_inner="abc"): "n_inner is abc",
     lambda d: edit_config(d, n_inner=-1): "n_inner is -1",
+    lambda d: edit_config(d, n_inner=True): "n_inner is True",
+    lambda d: edit_config(d, output_bias="false"): "output_bias cannot be 'false'",
+    lambda d: edit_config(d, layer_norm_epsilon="1e-5"): "layer_norm_epsilon cannot be '1e-5'",
     lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": []}'): "does not map",
     lambda d: (d / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": []}}'

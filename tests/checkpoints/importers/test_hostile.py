@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from storygen.checkpoints import hf, save
 from storygen.checkpoints.export import export_gguf
 from storygen.checkpoints.importers import Asked, import_model, pickles
-from storygen.checkpoints.importers.gguf import tokenizer_of
+from storygen.checkpoints.importers.gguf import open_gguf, tokenizer_of
 from storygen.checkpoints.importers.vocabulary import choose_tokenizer
 from storygen.errors import CheckpointError
 from tests.checkpoints.importers.corpus import (
@@ -176,6 +176,34 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(place, in_process, monkeyp
     assert list((place / "weights").iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def sound_gguf(tmp_path_factory, tiny_model, tiny_tokenizer):
+    folder = tmp_path_factory.mktemp("sound")
+    save(folder / "m", tiny_model, tiny_tokenizer)
+    export_gguf(folder / "m", folder / "m.gguf", "q4_0", "m")
+    return (folder / "m.gguf").read_bytes()
+
+
+BYTE = st.integers(0, 255)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 12_000), BYTE) | st.tuples(st.integers(0, 600), BYTE)),
+    st.none() | st.integers(0, 40_000),
+)
+def test_any_damage_to_a_gguf_file_is_read_or_refused(tmp_path, sound_gguf, changes, length):
+    content = bytearray(sound_gguf[:length])
+    for place, byte in changes:
+        content[place : place + 1] = bytes([byte])
+    (tmp_path / "m.gguf").write_bytes(content)
+    with suppress(CheckpointError):
+        checkpoint = open_gguf(tmp_path / "m.gguf")
+        for weight in checkpoint.weights.values():
+            assert weight.read().shape == weight.shape
+        tokenizer_of(tmp_path / "m.gguf", checkpoint.values)
+
+
 SCALARS = st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=3)
 WILD = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4), max_leaves=6)
 FIELDS = ("model", "tokens", "merges", "token_type")
@@ -200,6 +228,37 @@ def test_merges_that_are_no_texts_are_not_left_out(tiny_tokenizer, merges):
     values = {"model": "gpt2", "tokens": list(tiny_tokenizer.vocab), "merges": merges}
     with pytest.raises(CheckpointError, match="contradicts itself"):
         tokenizer_of(Path("x.gguf"), {f"tokenizer.ggml.{k}": v for k, v in values.items()})
+
+
+CONFIG_KEYS = (
+    *hf.CONFIG_SIZES,
+    *("n_inner", "activation_function", "layer_norm_epsilon", "tie_word_embeddings", "output_bias"),
+    *("model_type", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+)
+NUMBERS = st.integers() | st.sampled_from([10**400, 2**63, 512, 513, 65_536, 1_000_000])
+SOUND = dict(zip(hf.CONFIG_SIZES, (264, 32, 2, 2, 32), strict=True))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(CONFIG_KEYS), NUMBERS | WILD, max_size=4))
+@example({"activation_function": {}})
+@example({"layer_norm_epsilon": "1e-5"})
+@example({"n_inner": True})
+@example({"output_bias": 0})
+def test_any_config_is_within_its_bounds_or_refused(tmp_path, changes):
+    """Python's json writes and reads NaN, Infinity and numbers of any length."""
+    (tmp_path / "config.json").write_text(json.dumps(SOUND | changes))
+    try:
+        config = hf.read_config(tmp_path)
+    except CheckpointError:
+        return
+    for theirs, (ours, largest) in hf.CONFIG_SIZES.items():
+        assert getattr(config, ours) == (SOUND | changes)[theirs]
+        assert 1 <= getattr(config, ours) <= largest
+    assert type(config.mlp_size) is int
+    assert 1 <= config.mlp_size <= hf.LARGEST_INNER
+    assert 0 < config.layer_norm_epsilon < 1
+    assert type(config.tied) is type(config.output_bias) is bool
 
 
 KEYS = ("model", "type", "BPE", "pre_tokenizer", "vocab", "merges", "added_tokens", "characters")
