@@ -37,6 +37,7 @@ def studio_of(settings: Settings) -> Studio:
         slots=settings.slots,
         queue_size=settings.queue_size,
         loaded_models=settings.loaded_models,
+        native=settings.native_dir,
     )
     return Studio(engine)
 

@@ -139,6 +139,7 @@ async def _continued(
         dtype=settings.dtype,
         threads=settings.threads,
         slots=1,
+        native=settings.native_dir,
     )
     await engine.start()
     try:

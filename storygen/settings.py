@@ -42,15 +42,15 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; auto takes CUDA when it is there."
     )
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"] = Field(
         default="auto",
-        description="Number format of the weights; auto: bf16 or fp16 on CUDA, fp32 on a CPU.",
+        description="Number format of the weights; auto: bf16 or fp16 on CUDA, int8 on a CPU.",
     )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="CPU threads of a model; 0: all cores but one, which the page needs.",
+        description="CPU threads of a model; 0: one for each core, at most 8.",
     )
     slots: int = Field(
         default=8, ge=1, le=256, description="Passages written at the same time by one model."
@@ -99,6 +99,11 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"https?://[^/*\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin such as https://stories.example")
         return origins
+
+    @property
+    def native_dir(self) -> Path:
+        """Where the native decoder is compiled to, when it is first needed."""
+        return self.data_dir / "native"
 
     @property
     def store_url(self) -> str:

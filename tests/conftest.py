@@ -1,5 +1,6 @@
 """Tiny models that everything is tested with: random, so that nothing is learnt, but not flat."""
 
+from ctypes import CDLL
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import settings
 
 from storygen import checkpoints
+from storygen.decode.build import native_library
 from storygen.model import GPT, GPTConfig
 from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer, CharTokenizer
 
@@ -29,6 +31,18 @@ def random_model(vocab_size: int, block_size: int = 32, seed: int = 0, **config:
         for weight in model.parameters():
             weight.mul_(8 if weight.dim() > 1 else 1)
     return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def native_folder(pytestconfig: pytest.Config) -> Path:
+    """Where decode.c is compiled to, once and for the next runs too."""
+    return pytestconfig.cache.mkdir("native")
+
+
+@pytest.fixture(scope="session")
+def library(native_folder: Path) -> CDLL:
+    """decode.c for this processor."""
+    return native_library(native_folder)
 
 
 @pytest.fixture(scope="session")

@@ -3,33 +3,36 @@
 A job is worked on in slices, so that passages being written go on in between.
 """
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from storygen.decode import Decoder
 from storygen.engine.interface import TokenScore
 from storygen.engine.sequence import prompt_tail
+from storygen.engine.slots import Slots
 from storygen.errors import EngineError
-from storygen.model import GPT
 from storygen.model.generate import window_start
-from storygen.model.score import score_windows
+from storygen.model.score import windows
 from storygen.tokenizers import StreamDecoder, Tokenizer
 
 Work = Generator[None, None, Any]  # yields after each slice, returns the answer
 
 
 class Job:
-    """One question. Occupies a slot of its model, as a passage does, but no cache."""
+    """One question. Occupies a place of its model, as a passage does."""
 
-    def __init__(self, model: str, work: Callable[[GPT, Tokenizer], Work]) -> None:
+    def __init__(self, model: str, work: Callable[[Decoder, Slots, Tokenizer], Work]) -> None:
         self.model, self._work = model, work
         self._slices: Work | None = None
 
-    def advance(self, model: GPT, tokenizer: Tokenizer) -> tuple[bool, Any]:
+    def advance(self, decoder: Decoder, slots: Slots, tokenizer: Tokenizer) -> tuple[bool, Any]:
         """Work on one slice: whether it was the last, and then the answer."""
-        self._slices = self._slices or self._work(model, tokenizer)
+        self._slices = self._slices or self._work(decoder, slots, tokenizer)
         try:
             next(self._slices)
         except StopIteration as stop:
@@ -60,34 +63,70 @@ def no_numbers(model: str) -> EngineError:
     )
 
 
-def _tokenizer(model: GPT, tokenizer: Tokenizer) -> Work:
+def _tokenizer(decoder: Decoder, slots: Slots, tokenizer: Tokenizer) -> Work:
     yield from ()
     return tokenizer
 
 
-def _scores(model: GPT, tokenizer: Tokenizer, ids: list[int], name: str) -> Work:
-    logprobs: list[float] = []
-    for piece in score_windows(model, ids, tokenizer.eot_id):
-        if not piece.isfinite().all():
-            raise no_numbers(name)
-        logprobs += piece.tolist()
-        yield
+def _scores(
+    decoder: Decoder, slots: Slots, tokenizer: Tokenizer, ids: list[int], name: str
+) -> Work:
+    pieces: list[Tensor] = []
+    if tokenizer.eot_id is None:
+        # Nothing can stand before the first token: it counts as one of equally likely ones.
+        if ids:
+            pieces.append(torch.tensor([-math.log(decoder.config.vocab_size)]))
+        tokens = ids
+    else:
+        tokens = [tokenizer.eot_id, *ids]
+    for start, first, stop in windows(len(tokens) - 1, decoder.config.block_size):
+        for end, logits in read(decoder, slots, tokens[start:stop], first - 1 - start):
+            following = tokens[start + end - len(logits) + 1 : start + end + 1]
+            wanted = torch.tensor(following, device=logits.device)[:, None]
+            pieces.append(logits.float().log_softmax(dim=-1).gather(-1, wanted)[:, 0].cpu())
+            if not pieces[-1].isfinite().all():
+                raise no_numbers(name)
+            yield
+    logprobs = torch.cat(pieces).tolist() if pieces else []
     # A character of several tokens is the text of its last one; the texts joined are the whole.
-    decoder = StreamDecoder(tokenizer)
-    return [TokenScore(decoder.push(i), p) for i, p in zip(ids, logprobs, strict=True)]
+    decoder_of_text = StreamDecoder(tokenizer)
+    return [TokenScore(decoder_of_text.push(i), p) for i, p in zip(ids, logprobs, strict=True)]
 
 
-def _next_tokens(model: GPT, tokenizer: Tokenizer, prompt: str, n: int, name: str) -> Work:
-    yield from ()
-    block_size = model.config.block_size
+def _next_tokens(
+    decoder: Decoder, slots: Slots, tokenizer: Tokenizer, prompt: str, n: int, name: str
+) -> Work:
+    block_size = decoder.config.block_size
     ids = tokenizer.encode(prompt_tail(prompt, block_size))
-    window = torch.tensor(
-        [ids[window_start(len(ids), block_size) :]], device=model.wte.weight.device
-    )
-    logits = model.lm_head(model.hidden(window)[0, -1])[: tokenizer.vocab_size]  # (V,)
-    logprobs = logits.double().log_softmax(dim=-1)
+    window = ids[window_start(len(ids), block_size) :]
+    logprobs = torch.empty(0)
+    for _, logits in read(decoder, slots, window, len(window) - 1):
+        if len(logits):
+            logprobs = logits[0, : tokenizer.vocab_size].double().log_softmax(dim=-1)  # (V,)
+        yield
     if not logprobs.isfinite().all():
         raise no_numbers(name)
     best = logprobs.topk(min(n, len(logprobs)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [TokenScore(tokenizer.decode([token]), logprob) for token, logprob in pairs]
+
+
+def read(
+    decoder: Decoder, slots: Slots, window: list[int], first: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Read a window piece by piece: where each piece ends, and the logits (T, vocab_size) after
+    each of its tokens from `first` on, until the next step. Holds no slot between the pieces."""
+    done = first
+    while done < len(window):
+        slot = slots.take(window)
+        try:
+            known = min(slots.recall(slot, window), done)
+            stop = min(known + decoder.max_rows, len(window))
+            rows = slots.rows(slot, window, known, stop)
+            logits = decoder.logits(rows, range(max(done - known, 0), len(rows)))
+            if logits.isfinite().all():
+                slots.learned(rows)
+        finally:
+            slots.give_back(slot)
+        done = max(done, stop)
+        yield stop, logits

@@ -18,7 +18,7 @@ import torch
 
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
-from storygen.engine.device import choose_device_dtype, cuda_capability
+from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability, open_decoder
 from storygen.engine.interface import Segment, TokenScore
 from storygen.engine.jobs import Job, next_tokens_job, score_job, tokenizer_job
 from storygen.engine.runner import Outcome, Runner, as_storygen_error
@@ -49,11 +49,15 @@ class LocalEngine:
         slots: int = 8,
         queue_size: int = 32,
         loaded_models: int = 3,
+        native: Path | None = None,
         load: Loader = checkpoints.load,
     ) -> None:
-        """threads 0 takes all cores but one; load reads a model directory."""
+        """threads 0 takes what is there; native is a folder for the compiled decoder, None does
+        without one; load reads a model directory."""
         self._catalogue, self._load, self._threads = catalogue, load, threads
-        self._device, self._dtype = choose_device_dtype(device, dtype, cuda_capability())
+        self._wanted = (device, dtype, cuda_capability(), native)
+        choose(*self._wanted[:3])  # raises EngineError now
+        self._by: Arithmetic  # the worker's own, as the shelf
         self._inboxes: dict[Request, asyncio.Queue[Outcome]] = {}
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
         self._worker: threading.Thread | None = None
@@ -163,6 +167,7 @@ class LocalEngine:
         torch.set_num_threads(self._threads or max(1, torch.get_num_threads() - 1))
         failure = None
         try:
+            self._by = arithmetic(*self._wanted)
             with torch.inference_mode():
                 while (turn := self._next_turn()) is not None:
                     self._post(self._run(*turn))
@@ -187,9 +192,10 @@ class LocalEngine:
 
     def _open(self, model: str) -> Runner:
         directory = self._catalogue.get(model).directory
-        network, tokenizer = self._load(directory, self._device, self._dtype)
+        network, tokenizer = self._load(directory, self._by.device, self._by.load_dtype)
         self._tokenizers[model] = tokenizer
-        return Runner(model, network, tokenizer, self._scheduler.slots)
+        decoder = open_decoder(self._by, network, self._scheduler.slots, self._threads)
+        return Runner(model, decoder, tokenizer)
 
     def _post(self, outcomes: list[Outcome]) -> None:
         """Free the slots of what is over and pass everything on to the event loop, at one go."""

@@ -2,15 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
+from storygen.decode import Decoder, Token
 from storygen.engine.jobs import Job, no_numbers
 from storygen.engine.sequence import Sequence
+from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
-from storygen.model import GPT, KVCache
 from storygen.model.generate import window_start
-from storygen.sampling import Row, sample
+from storygen.sampling import Row
 from storygen.tokenizers import Tokenizer
 
 
@@ -22,108 +20,133 @@ class Outcome(NamedTuple):
     final: bool
 
 
+class _Running:
+    """A passage with its slot; `known` of its window's tokens are in the slot."""
+
+    def __init__(self, sequence: Sequence, slot: int) -> None:
+        self.sequence, self.slot, self.known = sequence, slot, 0
+
+    @property
+    def window(self) -> list[int]:
+        """The tokens that the model sees."""
+        return self.sequence.ids[self.sequence.window_start :]
+
+    @property
+    def unread(self) -> int:
+        """How many of them it has not read."""
+        return len(self.sequence.ids) - self.sequence.window_start - self.known
+
+
 class Runner:
-    """A model, its tokenizer and its cache. Row i of a batch lives in slot i of the cache.
+    """A model, its tokenizer, and the passages that it writes, each in a slot of the decoder."""
 
-    Rows are kept side by side, so a decode step is one forward pass over the first slots. Every
-    token comes from such a step: a prefill only fills a slot with all tokens but the last.
-    """
+    def __init__(self, name: str, decoder: Decoder, tokenizer: Tokenizer) -> None:
+        self.name, self.decoder, self.tokenizer = name, decoder, tokenizer
+        self._block_size = decoder.config.block_size
+        self._slots = Slots(decoder)
+        self._running: list[_Running] = []
 
-    def __init__(self, name: str, model: GPT, tokenizer: Tokenizer, slots: int) -> None:
-        weight = model.wte.weight
-        self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.device, self.block_size = weight.device, model.config.block_size
-        self.rows: list[Sequence] = []
-        self._cache = KVCache(model.config, slots, weight.device, weight.dtype)
+    @property
+    def sequences(self) -> list[Sequence]:
+        """The passages that have a slot."""
+        return [row.sequence for row in self._running]
 
     def step(self, requests: list[Sequence | Job]) -> list[Outcome]:
         """Let each of the requests that should run now go on by one token, and one job by a slice.
 
-        A row whose request is no longer among them loses its slot first. Then at most one new
-        request is prefilled, so that a long prompt delays the others once and not eight times.
-        Raises whatever the forward pass over all rows raises; none of them can go on then.
+        A passage that is no longer among them loses its slot first. One that has much to read, as
+        when it begins or when its window moves, reads max_rows tokens, one passage in a step: so
+        a long prompt makes the others wait for a moment, often, and not once for long.
+        Raises whatever computing the next token of all raises; none of them can go on then.
         """
-        self._keep({id(request) for request in requests})
-        new = [r for r in requests if isinstance(r, Sequence) and r not in self.rows]
+        for row in list(self._running):
+            if not any(row.sequence is request for request in requests):
+                self._release(row)
+        here = self.sequences
+        new = [r for r in requests if isinstance(r, Sequence) and r not in here]
         jobs = [r for r in requests if isinstance(r, Job)]
         outcomes = [
-            *(self._prefill(sequence) for sequence in new[:1]),
+            *(self._begin(sequence) for sequence in new),
             *(self._advance(job) for job in jobs[:1]),
-            *self._decode(),
+            *self._read(),
+            *self._write([row for row in self._running if row.unread == 1]),
         ]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _prefill(self, sequence: Sequence) -> Outcome | None:
-        """Give a sequence a slot and read its prompt into it. Failing is its affair alone."""
-        self.rows.append(sequence)
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self.decoder.close()
+
+    def _begin(self, sequence: Sequence) -> Outcome | None:
+        """Give a passage a slot. Failing is its affair alone."""
         try:
-            sequence.begin(self.tokenizer, self.block_size)
-            self._fill(len(self.rows) - 1)
+            sequence.begin(self.tokenizer, self._block_size)
         except Exception as error:
-            self._release(len(self.rows) - 1)
             return Outcome(sequence, as_storygen_error(error, self.name), final=True)
+        sequence.window_start = window_start(len(sequence.ids), self._block_size)
+        row = _Running(sequence, -1)
+        row.slot = self._slots.take(row.window)
+        self._running.append(row)
+        row.known = self._slots.recall(row.slot, row.window)
         return None
 
     def _advance(self, job: Job) -> Outcome | None:
         """Work on one slice of a job. Failing is its affair alone."""
         try:
-            done, answer = job.advance(self.model, self.tokenizer)
+            done, answer = job.advance(self.decoder, self._slots, self.tokenizer)
         except Exception as error:
             return Outcome(job, as_storygen_error(error, self.name), final=True)
         return Outcome(job, answer, final=True) if done else None
 
-    def _fill(self, slot: int) -> None:
-        """Read a row's window into its slot, all but the last token."""
-        sequence = self.rows[slot]
-        sequence.window_start = window_start(len(sequence.ids), self.block_size)
-        self._cache.truncate(slot, 0)
-        ids = sequence.ids[sequence.window_start : -1]
-        if ids:
-            self.model.hidden(self._tensor([ids]), self._cache.rows(slot, slot + 1))
-
-    def _decode(self) -> list[Outcome | None]:
-        """One more token for every row."""
-        if not self.rows:
+    def _read(self) -> list[Outcome]:
+        """Some tokens of the passage that has the least left to read, all but its last."""
+        for row in self._running:
+            start = window_start(len(row.sequence.ids), self._block_size)
+            if start != row.sequence.window_start:
+                row.sequence.window_start, row.known = start, 0
+        reading = [row for row in self._running if row.unread > 1]
+        if not reading:
             return []
-        for slot, row in enumerate(self.rows):
-            if window_start(len(row.ids), self.block_size) != row.window_start:
-                self._fill(slot)
-        last = self._tensor([row.ids[-1:] for row in self.rows])  # (B, 1)
-        logits = self.model(last, self._cache.rows(0, len(self.rows)))[:, -1]  # (B, V)
-        # A vocabulary may be padded to a round number with ids that spell nothing.
-        tokens = sample(logits[:, : self.tokenizer.vocab_size], [_row(row) for row in self.rows])
-        return [self._taken(row, token) for row, token in zip(self.rows, tokens, strict=True)]
+        row = min(reading, key=lambda row: row.unread)
+        try:
+            row.known = max(row.known, self._slots.recall(row.slot, row.window))
+            stop = min(row.known + self.decoder.max_rows, len(row.window) - 1)
+            rows = self._slots.rows(row.slot, row.window, row.known, stop)
+            if rows:
+                self.decoder.logits(rows, [])
+                self._slots.learned(rows)
+            row.known = stop
+        except Exception as error:
+            self._slots.forget(row.slot)
+            self._release(row)
+            return [Outcome(row.sequence, as_storygen_error(error, self.name), final=True)]
+        return []
 
-    def _taken(self, row: Sequence, token: int | None) -> Outcome | None:
+    def _write(self, writing: list[_Running]) -> list[Outcome | None]:
+        """One more token for each of these, which have read all but their last."""
+        if not writing:
+            return []
+        rows = [Token(row.slot, row.known, row.sequence.ids[-1]) for row in writing]
+        choices = [Row(row.sequence.params, len(row.sequence.ids), row.window) for row in writing]
+        # A vocabulary may be padded to a round number with ids that spell nothing.
+        n_tokens = self.tokenizer.vocab_size
+        tokens = self.decoder.step(rows, range(len(rows)), choices, n_tokens)
+        self._slots.learned(rows)
+        return [self._taken(row, token) for row, token in zip(writing, tokens, strict=True)]
+
+    def _taken(self, row: _Running, token: int | None) -> Outcome | None:
+        row.known += 1
         if token is None:
-            return Outcome(row, no_numbers(self.name), final=True)
-        segment = row.take(token)
+            self._slots.forget(row.slot)
+            return Outcome(row.sequence, no_numbers(self.name), final=True)
+        segment = row.sequence.take(token)
         if segment is None:
             return None
-        return Outcome(row, segment, final=segment.finish_reason is not None)
+        return Outcome(row.sequence, segment, final=segment.finish_reason is not None)
 
-    def _keep(self, wanted: set[int]) -> None:
-        for slot in reversed(range(len(self.rows))):
-            if id(self.rows[slot]) not in wanted:
-                self._release(slot)
-
-    def _release(self, slot: int) -> None:
-        """Free a slot; the last row moves into the gap."""
-        last = len(self.rows) - 1
-        self._cache.clear(slot)
-        if slot != last:
-            self._cache.move(last, slot)
-            self._cache.clear(last)
-            self.rows[slot] = self.rows[last]
-        self.rows.pop()
-
-    def _tensor(self, ids: list[list[int]]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.long, device=self.device)
-
-
-def _row(sequence: Sequence) -> Row:
-    context = sequence.ids[sequence.window_start :]
-    return Row(sequence.params, len(sequence.ids), context)
+    def _release(self, row: _Running) -> None:
+        self._running.remove(row)
+        self._slots.give_back(row.slot)
 
 
 def as_storygen_error(error: Exception, model: str) -> StorygenError:

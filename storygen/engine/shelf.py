@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Collection
 
-import torch
-
 from storygen.engine.runner import Runner
 
 
@@ -31,8 +29,9 @@ class Shelf:
 
     def drop(self, name: str) -> None:
         """Give a model's memory back."""
-        self._runners.pop(name, None)
-        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+        runner = self._runners.pop(name, None)
+        if runner is not None:
+            runner.close()
 
     def clear(self) -> None:
         """Give all memory back."""

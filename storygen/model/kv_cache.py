@@ -40,25 +40,32 @@ class KVCache:
         view._written, view._longest = None, 0
         return view
 
-    def move(self, source: int, target: int) -> None:
-        """Copy slot `source` over slot `target`, so that the slots in use stay side by side."""
-        length = int(self.lengths[source])
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let slot `target` hold the first `length` tokens of slot `source`."""
+        self.truncate(target, 0)
         self.k[:, target, :, :length] = self.k[:, source, :, :length]
         self.v[:, target, :, :length] = self.v[:, source, :, :length]
         self.lengths[target] = length
 
-    def truncate(self, slot: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a slot."""
-        assert 0 <= length <= int(self.lengths[slot]), (length, self.lengths[slot])
-        self.lengths[slot] = length
+    def swap(self, one: int, other: int) -> None:
+        """Exchange what two slots hold."""
+        length = int(max(self.lengths[one], self.lengths[other]))
+        places, turned = [one, other], [other, one]
+        self.k[:, places, :, :length] = self.k[:, turned, :, :length]
+        self.v[:, places, :, :length] = self.v[:, turned, :, :length]
+        self.lengths[places] = self.lengths[turned]
 
-    def clear(self, slot: int) -> None:
-        """Empty a slot and its memory: a NaN left there would reach the next one in it, since
-        attention gives hidden positions the weight 0, and 0 * NaN is NaN."""
-        length = int(self.lengths[slot])
-        self.k[:, slot, :, :length] = 0
-        self.v[:, slot, :, :length] = 0
-        self.lengths[slot] = 0
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a slot.
+
+        Their memory is emptied: a NaN left there would reach the next one in it, since attention
+        gives hidden positions the weight 0, and 0 * NaN is NaN.
+        """
+        had = int(self.lengths[slot])
+        assert 0 <= length <= had, (length, had)
+        self.k[:, slot, :, length:had] = 0
+        self.v[:, slot, :, length:had] = 0
+        self.lengths[slot] = length
 
     def reserve(self, T: int) -> tuple[Tensor, Tensor | None]:
         """Make room for T more tokens in every row, as the model's forward pass begins.

@@ -16,12 +16,13 @@ MakeEngine = Callable[..., Any]
 
 
 @pytest.fixture
-async def make_engine(tiny_weights: Path) -> AsyncIterator[MakeEngine]:
+async def make_engine(tiny_weights: Path, native_folder: Path) -> AsyncIterator[MakeEngine]:
     """Starts LocalEngines on the tiny weights and closes them in the end."""
     async with AsyncExitStack() as stack:
 
         async def make(weights: Path = tiny_weights, **options: Any) -> LocalEngine:
-            engine = LocalEngine(Catalogue(weights), device="cpu", threads=1, **options)
+            options = {"dtype": "fp32", "threads": 1, "native": native_folder, **options}
+            engine = LocalEngine(Catalogue(weights), device="cpu", **options)
             await engine.start()
             stack.push_async_callback(engine.close)
             return engine

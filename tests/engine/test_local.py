@@ -10,6 +10,7 @@ import torch
 
 from storygen import checkpoints
 from storygen.catalogue import Catalogue
+from storygen.decode.native import NativeDecoder
 from storygen.engine.interface import Segment
 from storygen.engine.local import LocalEngine
 from storygen.errors import (
@@ -318,20 +319,28 @@ async def test_weights_that_are_no_numbers_fail_with_the_reason(
 
 
 @pytest.mark.parametrize("k", range(1, 8))
-async def test_a_failure_in_any_forward_pass_ends_only_what_it_must(make_engine, monkeypatch, k):
-    engine = await make_engine(slots=2, queue_size=0)
+@pytest.mark.parametrize("where", ["native", "eager"])
+async def test_a_failure_in_any_forward_pass_ends_only_what_it_must(
+    make_engine, native_folder, monkeypatch, where, k
+):
+    native = native_folder if where == "native" else None
+    engine = await make_engine(slots=2, queue_size=0, native=native)
     expected = await write(engine)
     calls = 0
+    owner, name = {
+        "native": (NativeDecoder, "_run"),
+        "eager": (torch.nn.functional, "linear"),
+    }[where]
 
     def fail_once(*args, **kwargs):
         nonlocal calls
         calls += 1
         if calls == k:
             raise MemoryError("by hand")
-        return linear(*args, **kwargs)
+        return whole(*args, **kwargs)
 
-    linear = torch.nn.functional.linear
-    monkeypatch.setattr(torch.nn.functional, "linear", fail_once)
+    whole = getattr(owner, name)
+    monkeypatch.setattr(owner, name, fail_once)
     with pytest.raises(EngineError, match="tiny failed") as error:
         await write(engine)
     assert isinstance(error.value.__cause__, MemoryError)

@@ -3,12 +3,15 @@ import random
 import pytest
 import torch
 
+from storygen.decode.eager import EagerDecoder
+from storygen.decode.native import NativeDecoder
 from storygen.engine.interface import Segment
 from storygen.engine.jobs import Job, score_job
 from storygen.engine.runner import Runner
 from storygen.engine.sequence import Sequence
 from storygen.errors import EngineError, PromptError
 from storygen.params import SamplingParams
+from storygen.sampling import sample
 from storygen.tokenizers import CharTokenizer
 from tests.conftest import CHARACTERS, random_model
 from tests.engine import oracle
@@ -22,8 +25,16 @@ def sequence(prompt="The night was dark.", **params):
     return Sequence("letters", prompt, SamplingParams(**params))
 
 
-def runner(model=MODEL, tokenizer=LETTERS, slots=8):
-    return Runner("letters", model, tokenizer, slots)
+@pytest.fixture(params=["native", "eager"])
+def runner(request, library):
+    def make(model=MODEL, tokenizer=LETTERS, slots=8):
+        if request.param == "eager":
+            return Runner("letters", EagerDecoder(model, slots, "fp32"), tokenizer)
+        weights = model.state_dict()
+        decoder = NativeDecoder(library, model.config, weights, "fp32", slots, 1)
+        return Runner("letters", decoder, tokenizer)
+
+    return make
 
 
 def expected(made):
@@ -66,14 +77,14 @@ def text_of(segments):
     ],
     ids=str,
 )
-def test_a_passage_far_beyond_the_context_equals_the_oracles(params):
+def test_a_passage_far_beyond_the_context_equals_the_oracles(runner, params):
     made = sequence(max_new_tokens=80, **params)
     [segments] = run(runner(), [made])
     assert text_of(segments) == expected(made)
 
 
 @pytest.mark.parametrize("n_prompt", [1, 2, 31, 32, 33, 40, 41, 700])
-def test_prompts_of_any_length_equal_the_oracle(n_prompt):
+def test_prompts_of_any_length_equal_the_oracle(runner, n_prompt):
     made = sequence(prompt="It was so dark. " * 50)
     made.prompt = made.prompt[:n_prompt]
     [segments] = run(runner(), [made])
@@ -81,7 +92,7 @@ def test_prompts_of_any_length_equal_the_oracle(n_prompt):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_passages_among_others_that_come_and_go_equal_the_oracle(seed):
+def test_passages_among_others_that_come_and_go_equal_the_oracle(runner, seed):
     chance = random.Random(seed)
     prompts = ["The night was so dark. " * 3, "A", "Who? he said", "It was he, who ran home"]
     requests = [
@@ -105,23 +116,17 @@ def test_passages_among_others_that_come_and_go_equal_the_oracle(seed):
 
 
 @torch.inference_mode()
-def test_a_request_that_is_gone_has_lost_its_row_at_the_next_step():
+def test_a_request_that_is_gone_has_lost_its_row_at_the_next_step(runner):
     here, requests = runner(slots=2), [sequence(seed=n) for n in range(3)]
     here.step(requests[:2])
     here.step(requests[:2])
-    assert here.rows == requests[:2]
+    assert here.sequences == requests[:2]
     here.step(requests[1:])
-    assert here.rows == requests[1:]
+    assert here.sequences == requests[1:]
 
 
 @torch.inference_mode()
-def test_only_one_new_prompt_is_read_in_a_step():
-    here, requests = runner(), [sequence(seed=n) for n in range(3)]
-    assert [len(here.step(requests)) for _ in range(4)] == [1, 2, 3, 3]
-
-
-@torch.inference_mode()
-def test_a_job_and_passages_share_the_steps():
+def test_a_job_and_passages_share_the_steps(runner):
     here, made = runner(), sequence()
     job = score_job("letters", LETTERS.encode("It was a dark and stormy night" * 4))
     outcomes = [here.step([made, job]) for _ in range(5)]
@@ -131,7 +136,7 @@ def test_a_job_and_passages_share_the_steps():
     assert len(answer) == 120
 
 
-def test_a_prompt_that_cannot_be_spelt_fails_alone():
+def test_a_prompt_that_cannot_be_spelt_fails_alone(runner):
     good, bad = sequence(), sequence("Œuvres")
     texts, [error] = run(runner(slots=2), [good, bad])
     assert text_of(texts) == expected(good)
@@ -139,8 +144,8 @@ def test_a_prompt_that_cannot_be_spelt_fails_alone():
     assert "'Œ'" in str(error)
 
 
-def test_a_job_that_fails_fails_alone():
-    def fail(model, tokenizer):
+def test_a_job_that_fails_fails_alone(runner):
+    def fail(decoder, slots, tokenizer):
         yield
         raise ZeroDivisionError("by hand")
 
@@ -151,7 +156,7 @@ def test_a_job_that_fails_fails_alone():
     assert isinstance(error.__cause__, ZeroDivisionError)
 
 
-def test_a_request_whose_logits_are_no_numbers_fails_alone_and_leaves_a_clean_slot():
+def test_a_request_whose_logits_are_no_numbers_fails_alone_and_leaves_a_clean_slot(runner):
     model = random_model(LETTERS.vocab_size, block_size=32, tied=False, output_bias=True)
     [z] = LETTERS.encode("z")
     model.wte.weight[z], model.lm_head.bias[z] = torch.nan, -1e4  # who reads z is lost
@@ -167,7 +172,7 @@ def test_a_request_whose_logits_are_no_numbers_fails_alone_and_leaves_a_clean_sl
         assert text_of(texts) == oracle.passage(model, LETTERS, made.prompt, made.params)
 
 
-def test_ids_that_spell_nothing_are_never_chosen():
+def test_ids_that_spell_nothing_are_never_chosen(runner):
     padded = random_model(LETTERS.vocab_size + 10, block_size=32, output_bias=True)
     padded.lm_head.bias[LETTERS.vocab_size :] = 100.0
     [segments] = run(runner(padded), [sequence()])
@@ -175,19 +180,94 @@ def test_ids_that_spell_nothing_are_never_chosen():
     assert len(text_of(segments)) == 20
 
 
-def test_a_failing_prefill_takes_its_row_with_it(monkeypatch):
+def test_a_prompt_that_cannot_be_read_fails_alone(runner, monkeypatch):
     here = runner(slots=2)
     good, bad = sequence(), sequence("a long prompt")
-    hidden = MODEL.hidden
+    logits = here.decoder.logits
 
-    def refuse(idx, cache=None):
-        if idx.shape == (1, len(bad.prompt) - 1):
+    def refuse(rows, out):
+        if len(rows) == len(bad.prompt) - 1:
             raise MemoryError("by hand")
-        return hidden(idx, cache)
+        return logits(rows, out)
 
-    monkeypatch.setattr(MODEL, "hidden", refuse)
+    monkeypatch.setattr(here.decoder, "logits", refuse)
     texts, [error] = run(here, [good, bad])
-    monkeypatch.undo()
     assert isinstance(error, EngineError)
     assert isinstance(error.__cause__, MemoryError)
     assert text_of(texts) == expected(good)
+
+
+# What the slots remember
+
+
+@pytest.fixture
+def counted(runner, monkeypatch):
+    """A runner, and the rows it computes: how many in each step."""
+    here, counts = runner(), []
+    for name in ("logits", "step"):
+        compute = getattr(here.decoder, name)
+
+        def count(rows, *rest, compute=compute):
+            counts.append(len(rows))
+            return compute(rows, *rest)
+
+        monkeypatch.setattr(here.decoder, name, count)
+    if isinstance(here.decoder, EagerDecoder):  # whose step() calls its logits()
+        here.decoder.step = lambda rows, out, choices, n: sample(
+            here.decoder.logits(rows, out)[:, :n], choices
+        )
+    return here, counts
+
+
+def test_going_on_reads_nothing_again(counted):
+    here, counts = counted
+    first = sequence(max_new_tokens=5)
+    [segments] = run(here, [first])
+    counts.clear()
+    more = sequence(first.prompt + text_of(segments), max_new_tokens=1)
+    assert text_of(run(here, [more])[0]) == expected(more)
+    assert counts == [1]
+
+
+def test_another_try_reads_only_its_last_token_again(counted):
+    here, counts = counted
+    run(here, [sequence(seed=1, max_new_tokens=5)])
+    counts.clear()
+    again = sequence(seed=2, max_new_tokens=1)
+    assert text_of(run(here, [again])[0]) == expected(again)
+    assert counts == [1]
+
+
+def test_versions_of_one_prompt_read_it_once(counted):
+    here, counts = counted
+    versions = [sequence(seed=n, max_new_tokens=4) for n in range(3)]
+    for made, segments in zip(versions, run(here, versions), strict=True):
+        assert text_of(segments) == expected(made)
+    assert sum(counts) == len(versions[0].prompt) - 1 + 3 * 4
+
+
+def test_a_long_prompt_is_read_in_pieces_between_the_words_of_others(counted):
+    here, counts = counted
+    here.decoder.max_rows = 8
+    writing, long = sequence("A", max_new_tokens=12), sequence("It was so dark, he said " * 2)
+    texts = run(here, [writing, long], arrivals={1: 2})
+    for made, segments in zip([writing, long], texts, strict=True):
+        assert text_of(segments) == expected(made)
+    assert counts[:8] == [1, 1, 8, 1, 8, 1, 8, 1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stories_that_begin_alike_and_share_few_slots_equal_the_oracle(runner, seed):
+    chance, here, text = (
+        random.Random(seed),
+        runner(slots=3),
+        "The night was dark, and she ran home",
+    )
+    for _ in range(25):
+        made = [
+            sequence(text[: chance.randint(1, len(text))] + chance.choice(["", "?", " so"]),
+                     seed=chance.randint(0, 3), max_new_tokens=chance.randint(1, 12))
+            for _ in range(chance.randint(1, 3))
+        ]  # fmt: skip
+        for one, segments in zip(made, run(here, made), strict=True):
+            assert text_of(segments) == expected(one)

@@ -9,7 +9,10 @@ class Opened:
     def __init__(self, name):
         if name == "broken":
             raise OSError("by hand")
-        self.name = name
+        self.name, self.closed = name, False
+
+    def close(self):
+        self.closed = True
 
 
 def test_a_model_is_opened_once():
@@ -19,9 +22,9 @@ def test_a_model_is_opened_once():
 
 def test_the_longest_unused_goes_first():
     shelf = Shelf(2, Opened)
-    for name in ("a", "b", "a", "c"):
-        shelf.take(name, {name})
+    a, b, *_ = [shelf.take(name, {name}) for name in ("a", "b", "a", "c")]
     assert shelf.names == ["a", "c"]
+    assert (a.closed, b.closed) == (False, True)
 
 
 def test_a_busy_model_stays():

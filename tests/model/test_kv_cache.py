@@ -53,12 +53,22 @@ def test_several_tokens_for_rows_of_different_lengths_match_uncached():
         close(logits[slot], MODEL(row)[0, -5:])
 
 
-def test_a_moved_row_goes_on_where_it_was():
-    cache, idx = KVCache(MODEL.config, 3), ids(1, 10)
+def test_a_copied_row_goes_on_as_the_first():
+    cache, idx, other = KVCache(MODEL.config, 3), ids(1, 10), ids(1, 3, seed=7)
     MODEL(ids(1, 20, seed=5), cache.rows(0, 1))  # longer: what is left of it must not be seen
-    MODEL(idx[:, :9], cache.rows(2, 3))
-    cache.move(2, 0)
-    close(MODEL(idx[:, 9:], cache.rows(0, 1))[0, -1], MODEL(idx)[0, -1])
+    MODEL(idx, cache.rows(2, 3))
+    cache.copy(2, 0, 6)
+    expected = MODEL(torch.cat([idx[:, :6], other], dim=1))
+    close(MODEL(other, cache.rows(0, 1)), expected[:, 6:])
+
+
+def test_swapped_rows_go_on_where_they_were():
+    cache, one, other = KVCache(MODEL.config, 3), ids(1, 10), ids(1, 21, seed=5)
+    MODEL(one[:, :9], cache.rows(0, 1))
+    MODEL(other[:, :20], cache.rows(2, 3))
+    cache.swap(0, 2)
+    close(MODEL(one[:, 9:], cache.rows(2, 3))[0, -1], MODEL(one)[0, -1])
+    close(MODEL(other[:, 20:], cache.rows(0, 1))[0, -1], MODEL(other)[0, -1])
 
 
 def test_a_truncated_row_goes_on_from_there():
@@ -69,15 +79,16 @@ def test_a_truncated_row_goes_on_from_there():
     close(MODEL(other, cache), expected[:, 6:])
 
 
-def test_a_cleared_slot_leaves_nothing_behind():
+def test_what_a_slot_forgets_leaves_nothing_behind():
     cache = KVCache(MODEL.config, 2)
     MODEL(ids(2, 7), cache)
     cache.k[:, 1, :, 3] = torch.nan
-    cache.clear(1)
-    assert cache.lengths.tolist() == [7, 0]
-    assert cache.k[:, 0].any()
-    assert not cache.k[:, 1].any()
-    assert not cache.v[:, 1].any()
+    cache.truncate(1, 2)
+    assert cache.lengths.tolist() == [7, 2]
+    assert cache.k[:, 0, :, 6].all()
+    assert cache.k[:, 1, :, 1].all()
+    assert not cache.k[:, 1, :, 2:].any()
+    assert not cache.v[:, 1, :, 2:].any()
 
 
 def test_a_full_cache_takes_no_more():

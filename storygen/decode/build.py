@@ -1,0 +1,145 @@
+"""decode.c as a library for this processor: found where it was compiled before, or compiled now.
+
+A library's name holds a hash of its source and of how it was compiled, so a stale one is never
+found. Two places are looked at: `built` beside this file, which an image fills when it is made
+(python -m storygen.decode.build), and a folder that may be written to.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from ctypes import CDLL
+from pathlib import Path
+
+from storygen.decode.native import declare
+from storygen.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("decode.c")
+BUILT = Path(__file__).with_name("built")
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC")
+SECONDS = 120
+
+# What a processor must have, as /proc/cpuinfo says it, and the compiler's words for it; best first.
+X86_LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "avx512-bf16": (
+        ("avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"),
+        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"),
+    ),
+    "avx512-vnni": (
+        ("avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+        ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
+    ),
+    "avx2": (("avx2", "fma", "f16c", "bmi2"), ("-march=x86-64-v3",)),
+    "any": ((), ()),
+}
+OTHER_LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {"any": ((), ())}
+
+
+def native_library(folder: Path) -> CDLL:
+    """The library for this processor; compiled into folder if it is not there yet.
+
+    Raises EngineError that says what is missing.
+    """
+    name = file_name(best_level())
+    for place in (BUILT, folder):
+        if (place / name).is_file():
+            return load_library(place / name)
+    return load_library(compile_library(best_level(), folder))
+
+
+@functools.cache
+def load_library(path: Path) -> CDLL:
+    """A compiled library; the same one each time."""
+    return declare(CDLL(str(path)))
+
+
+def levels() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The levels there are for this kind of processor, best first."""
+    return X86_LEVELS if platform.machine() in ("x86_64", "AMD64") else OTHER_LEVELS
+
+
+def best_level() -> str:
+    """The best level that this processor can run."""
+    able = processor_flags()
+    return next(name for name, (needed, _) in levels().items() if able.issuperset(needed))
+
+
+def processor_flags() -> frozenset[str]:
+    """What the processor can, as Linux lists it; empty where nobody says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith("flags")), ":")
+    return frozenset(found.partition(":")[2].split())
+
+
+def file_name(level: str) -> str:
+    """Name of the library of a level."""
+    recipe = SOURCE.read_bytes() + repr((FLAGS, levels()[level])).encode()
+    return f"decode-{level}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
+
+
+def compile_library(level: str, folder: Path) -> Path:
+    """Compile decode.c for a level into folder; takes seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / file_name(level)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # another process may do the same
+        made = Path(scratch) / "decode.so"
+        run_compiler(
+            [*FLAGS, *levels()[level][1], str(SOURCE), "-o", str(made), "-lm", "-lpthread"]
+        )
+        os.replace(made, target)
+    for old in folder.glob(f"decode-{level}-*.so"):
+        if old != target:
+            old.unlink(missing_ok=True)
+    log.info("Compiled the native decoder: %s", target)
+    return target
+
+
+def run_compiler(arguments: list[str]) -> None:
+    """Run the C compiler there is; raises EngineError."""
+    compiler = find_compiler()
+    if compiler is None:
+        raise EngineError(
+            "No C compiler is here, so PyTorch writes, more slowly. "
+            "Install gcc or clang, or: pip install ziglang."
+        )
+    try:
+        done = subprocess.run(
+            [*compiler, *arguments], capture_output=True, text=True, timeout=SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"{compiler[0]} could not compile decode.c: {error}.") from None
+    if done.returncode:
+        first = (done.stderr.strip() or "no reason given").splitlines()[0]
+        raise EngineError(f"{compiler[0]} could not compile decode.c: {first}")
+
+
+def find_compiler() -> list[str] | None:
+    """The command that compiles C, if there is one."""
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    return None
+
+
+def main() -> None:
+    """Compile every level into BUILT, for an image that will run on any processor."""
+    for level in levels():
+        print(compile_library(level, BUILT).name)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Which decoder computes a model here, and in what numbers."""
+
+import logging
+import os
+from ctypes import CDLL
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from storygen.decode.build import native_library
+from storygen.decode.eager import EagerDecoder
+from storygen.decode.interface import Decoder
+from storygen.decode.native import NativeDecoder
+from storygen.decode.pack import FORMATS
+from storygen.errors import EngineError
+from storygen.model import GPT, GPTConfig
+
+log = logging.getLogger(__name__)
+
+TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_THREADS = 8  # more do not read memory faster
+SPARE_BYTES = 128 * 2**20  # for what stories told that are not being written just now
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where models are computed, the form of their weights, and the library that does it: without
+    one, PyTorch."""
+
+    device: torch.device
+    form: str  # fp32, bf16, fp16, int8 or int4
+    library: CDLL | None = None
+
+    @property
+    def load_dtype(self) -> torch.dtype:
+        """What a network is loaded as: native code makes its own form of fp32."""
+        return torch.float32 if self.library is not None else TORCH[self.form]
+
+
+def arithmetic(
+    device: str, dtype: str, capability: tuple[int, int] | None, folder: Path | None
+) -> Arithmetic:
+    """What to compute with here. Compiles the library into folder where it is needed, in seconds;
+    None does without. Raises EngineError for what cannot be."""
+    place, form = choose(device, dtype, capability)
+    if place.type == "cpu" and form in FORMATS and folder is not None:
+        try:
+            return Arithmetic(place, form, native_library(folder))
+        except (EngineError, OSError) as error:
+            log.warning("%s", error)
+    return Arithmetic(place, form if form in TORCH else "fp32")
+
+
+def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Decoder:
+    """A decoder for so many stories at a time, and some that are not being written just now."""
+    config = network.config
+    n_slots = slots + max(1, min(slots, SPARE_BYTES // slot_bytes(config)))
+    if by.library is None:
+        return EagerDecoder(network, n_slots, by.form)
+    threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    return NativeDecoder(by.library, config, network.state_dict(), by.form, n_slots, threads)
+
+
+def slot_bytes(config: GPTConfig) -> int:
+    """Memory of a full slot, at most."""
+    return 8 * config.n_layer * config.n_embd * config.block_size
+
+
+def choose(device: str, dtype: str, capability: tuple[int, int] | None) -> tuple[torch.device, str]:
+    """What the settings `device` (auto, cpu, cuda) and `dtype` (auto or a form) mean here.
+
+    capability is the CUDA card's compute capability, None where there is no card. Cards from
+    Ampere (8.0) on compute bf16; older ones such as the T4 (7.5) get fp16. A CPU gets int8, the
+    fastest that costs next to nothing (docs/speed.md). Raises EngineError for what cannot be.
+    """
+    if device == "cuda" and capability is None:
+        raise EngineError(
+            "STORYGEN_DEVICE is cuda, but PyTorch finds no CUDA card on this machine. "
+            "Set it to auto or cpu."
+        )
+    on_card = device != "cpu" and capability is not None
+    if on_card and dtype in ("int8", "int4"):
+        raise EngineError(
+            f"STORYGEN_DTYPE is {dtype}, which only a CPU computes here. "
+            "Set it to auto, bf16 or fp16, or STORYGEN_DEVICE to cpu."
+        )
+    if not on_card:
+        return torch.device("cpu"), "int8" if dtype == "auto" else dtype
+    automatic = "bf16" if capability is not None and capability >= (8, 0) else "fp16"
+    return torch.device("cuda"), automatic if dtype == "auto" else dtype
+
+
+def cuda_capability() -> tuple[int, int] | None:
+    """Compute capability of the CUDA card that PyTorch would use, None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None

@@ -1,0 +1,61 @@
+"""Packed matrices against the numbers they were made of."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storygen.decode.pack import FORMATS, pack, unpack
+
+shapes = st.tuples(st.integers(1, 70), st.integers(1, 150))
+
+
+def matrix(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=30)
+@given(shapes)
+def test_fp32_comes_back_as_it_was(shape):
+    assert torch.equal(unpack(pack(matrix(shape), "fp32")), matrix(shape))
+
+
+@settings(max_examples=30)
+@given(shapes)
+def test_bf16_comes_back_rounded(shape):
+    assert torch.equal(unpack(pack(matrix(shape), "bf16")), matrix(shape).bfloat16().float())
+
+
+@settings(max_examples=30)
+@given(shapes)
+def test_int8_is_off_by_half_a_127th_of_the_largest_of_its_64_inputs(shape):
+    weight, found = matrix(shape), unpack(pack(matrix(shape), "int8"))
+    for start in range(0, shape[1], 64):
+        group = weight[:, start : start + 64]
+        step = group.abs().amax(1, keepdim=True) / 127
+        assert ((found[:, start : start + 64] - group).abs() <= step * 0.5001).all()
+
+
+@settings(max_examples=30)
+@given(shapes)
+def test_int4_is_no_worse_than_a_scale_by_the_largest_weight(shape):
+    weight, found = matrix(shape), unpack(pack(matrix(shape), "int4"))
+    for start in range(0, shape[1], 32):
+        group = weight[:, start : start + 32]
+        extreme = group.gather(1, group.abs().argmax(1, keepdim=True))
+        scale = (extreme / -8).bfloat16().float()  # q4_0 of llama.cpp, but for the 16 bits
+        plain = (group / scale).round().clamp(-8, 7) * scale
+        error = (found[:, start : start + 32] - group).square().sum(1)
+        assert (error <= (plain - group).square().sum(1) * 1.0001 + 1e-12).all()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_zeros_stay_zeros(form):
+    assert not unpack(pack(torch.zeros(20, 70), form)).any()
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"), [("fp32", 32), ("bf16", 16), ("int8", 8.5), ("int4", 4.5)]
+)
+def test_a_weight_takes_the_bits_that_are_told(form, bits):
+    assert pack(torch.zeros(64, 256), form).data.nbytes * 8 == bits * 64 * 256
