@@ -142,6 +142,10 @@ def adapter_of(directory, theirs, said=None, **options):
         (["c_attn"], {}),
         (["c_attn", "c_proj", "c_fc"], {"use_rslora": True}),
         (["attn.c_proj"], {"r": 1}),
+        (["c_attn", "c_fc"], {"init_lora_weights": "orthogonal"}),
+        (["c_attn"], {"init_lora_weights": "mica"}),
+        (["c_attn", "c_fc"], {"rank_pattern": {"h.1.attn.c_attn": 2, "c_fc": 3}}),
+        (["c_attn"], {"alpha_pattern": {"h.0.attn.c_attn": 3}, "rank_pattern": {"c_attn": 2}}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of peft
@@ -170,6 +174,10 @@ def base_of(directory):
     [
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4'.* changed its base"),
         ({"init_lora_weights": "olora"}, "changed its base"),
+        ({"init_lora_weights": "corda"}, "changed its base"),
+        ({"init_lora_weights": "eva"}, None),
+        ({"alpha_pattern": {"h.[01].attn": 3}}, "by more than their names"),
+        ({"r": 3}, "makes the rank of .* 3, and the file has one of 4"),
         ({"init_lora_weights": ["x"]}, "changed its base"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "repeats layers"),
         ({"init_lora_weights": "gaussian"}, None),
