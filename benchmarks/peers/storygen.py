@@ -1,15 +1,27 @@
-"""storygen: `torch` is what the engine does today, the other forms are the native decoder's."""
+"""storygen: the engine's runner over the native decoder, and over PyTorch as without a compiler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from benchmarks.peers import TEMPERATURE, Missing
 from storygen.checkpoints import load
+from storygen.decode.build import native_library
+from storygen.decode.choose import arithmetic, open_decoder
 from storygen.engine.runner import Runner
 from storygen.engine.sequence import Sequence
+from storygen.errors import EngineError
 from storygen.params import SamplingParams
+
+
+def prepare(directory: Path, form: str, work: Path) -> None:
+    """Compile the native decoder."""
+    if form != "torch":
+        try:
+            native_library(work)
+        except EngineError as error:
+            raise Missing(str(error)) from None
 
 
 class System:
@@ -17,7 +29,11 @@ class System:
 
     def __init__(self, directory: Path, form: str, work: Path, threads: int, streams: int) -> None:
         torch.set_num_threads(threads)
-        self.runner = torch_runner(directory, streams) if form == "torch" else native(form)
+        native = form != "torch"
+        by = arithmetic("cpu", form if native else "fp32", None, work if native else None)
+        network, _ = load(directory, by.device, by.load_dtype)
+        decoder = open_decoder(by, network, streams, threads)
+        self.runner = Runner("", decoder, Numbers(decoder.config.vocab_size))
 
     @torch.inference_mode()
     def generate(
@@ -38,16 +54,17 @@ class System:
             before = {sequence: len(sequence.ids) for sequence in waiting}
             over = {outcome.request for outcome in self.runner.step(list(waiting)) if outcome.final}
             for sequence, row in waiting.items():
-                # The first step reads the prompt as well: what is new then is what comes after it.
-                if len(sequence.ids) > (before[sequence] or len(prompts[row])):
-                    arrived(row, sequence.ids[-1])
+                # The first step brings the prompt as well; what is new is what comes after it.
+                for token in sequence.ids[max(before[sequence], len(prompts[row])) :]:
+                    arrived(row, token)
             waiting = {s: row for s, row in waiting.items() if s not in over}
 
 
 class Numbers:
     """A vocabulary whose words are the ids themselves, and in which no token ends a story."""
 
-    eot_id, plain = None, False
+    eot_id: int | None = None
+    plain = False
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -56,21 +73,10 @@ class Numbers:
         """The ids of "17 4 256"."""
         return [int(word) for word in text.split()]
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The inverse."""
         return "".join(f" {token}" for token in ids)
 
     def token_bytes(self, token: int) -> bytes:
         """A word."""
         return b" %d" % token
-
-
-def torch_runner(directory: Path, streams: int) -> Runner:
-    """The runner of LocalEngine, in fp32 as it is on a CPU."""
-    model, _ = load(directory)
-    return Runner("", model, Numbers(model.config.vocab_size), streams)
-
-
-def native(form: str) -> Runner:
-    """The runner with the native decoder, its weights as fp32, bf16, int8 or int4."""
-    raise Missing(f"storygen has no native {form} decoder yet.")

@@ -8,6 +8,7 @@ Lines of JSON: a request in, a reply out. The first reply says how long the mode
 import importlib
 import json
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -52,13 +53,20 @@ def turn(
 ) -> dict[str, Any]:
     """Passages of these prompts, one after the other until `seconds` are over.
 
-    The first few tokens come before, uncounted: other systems have had the processor meanwhile.
+    A few tokens come before, uncounted: other systems have had the processor meanwhile. Each
+    passage has the prompts' tokens in another order: a system may remember what it has read.
     """
-    passage(system, prompts, min(tokens, 8), top_k, seed)
+    passage(system, [shuffled(prompt, seed) for prompt in prompts], min(tokens, 8), top_k, seed)
     watch, began, passages = Watch(), time.perf_counter(), []
     while not passages or time.perf_counter() - began < seconds:
         passages.append(passage(system, prompts, tokens, top_k, seed + len(passages)))
+        prompts = [shuffled(prompt, seed + len(passages)) for prompt in prompts]
     return {"passages": passages, "others": watch.others(), "memory": peak_memory()}
+
+
+def shuffled(prompt: list[int], seed: int) -> list[int]:
+    """The same tokens in another order."""
+    return random.Random(seed).sample(prompt, len(prompt))
 
 
 def passage(

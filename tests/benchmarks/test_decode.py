@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from benchmarks.models import SIZES, Subject, random_model, spelling, subject
-from benchmarks.peers import candidates
-from benchmarks.peers.storygen import System
-from benchmarks.peers.worker import turn
+from benchmarks.peers import Missing, candidates
+from benchmarks.peers.storygen import System, prepare
+from benchmarks.peers.worker import shuffled, turn
 from benchmarks.results import Results
 from storygen.checkpoints import load, save
 from storygen.model import GPTConfig, generate
@@ -48,7 +48,12 @@ def test_a_shipped_model_is_a_subject_by_name(tmp_path):
     assert found.config.vocab_size == 8192
 
 
-def test_storygens_row_writes_what_the_oracle_writes(directory, tmp_path):
+@pytest.mark.parametrize("form", ["torch", "fp32"])
+def test_storygens_row_writes_what_the_oracle_writes(directory, tmp_path, form):
+    try:
+        prepare(directory, form, tmp_path)
+    except Missing as why:
+        pytest.skip(str(why))
     model, _ = load(directory)
     prompts = [[1, 2, 3], [250, 4, 9]]
     wanted = [
@@ -57,7 +62,7 @@ def test_storygens_row_writes_what_the_oracle_writes(directory, tmp_path):
     ]
     written: list[list[int]] = [[], []]
     threads = torch.get_num_threads()
-    System(directory, "torch", tmp_path, threads, 2).generate(
+    System(directory, form, tmp_path, threads, 2).generate(
         prompts, 12, 1, 0, lambda row, token: written[row].append(token)
     )
     assert written == wanted
@@ -72,6 +77,22 @@ def test_a_turn_lasts_as_long_as_asked_and_says_when_each_token_came(directory, 
         assert all(row == sorted(row) for row in passage["times"])
     assert reply["others"] >= 0
     assert reply["memory"] > 0
+
+
+def test_each_passage_of_a_turn_has_a_prompt_of_its_own(tmp_path):
+    read = []
+
+    class Recorder:
+        def generate(self, prompts, tokens, top_k, seed, arrived):
+            read.extend(prompts)
+            for _ in range(tokens):
+                arrived(0, 1)
+
+    prompt = list(range(16))
+    turn(Recorder(), [prompt], tokens=1, top_k=1, seed=5, seconds=0.05)
+    assert read[1] == prompt
+    assert len({tuple(p) for p in read}) == len(read) > 2
+    assert sorted(shuffled(prompt, 3)) == prompt
 
 
 def test_candidates_are_drawn_by_their_probability():
