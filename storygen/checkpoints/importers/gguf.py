@@ -28,6 +28,7 @@ MAGIC = b"GGUF"
 MAX_VALUES, MAX_TENSORS = 1024, 4096
 MAX_STRING, MAX_BYTES = 1 << 18, 8 << 20
 MAX_ITEMS = 300_000  # in all lists together; GPT-2's vocabulary and merges are 150,000
+ROWS = 2048
 PLAIN = "storygen.plain_typography"
 KINDS = {
     int(kind): kind
@@ -113,14 +114,14 @@ def translate(checkpoint: Checkpoint, asked: Asked) -> Network:
 
 def tokenizer_of(path: Path, values: Mapping[str, Any]) -> BPETokenizer | None:
     """The vocabulary inside a file; None where there is none of GPT-2's kind."""
-    tokens, merges = values.get("tokenizer.ggml.tokens"), values.get("tokenizer.ggml.merges")
-    if values.get("tokenizer.ggml.model") != "gpt2" or not tokens or not merges:
+    tokens, merges = values.get("tokenizer.ggml.tokens"), values.get("tokenizer.ggml.merges", [])
+    if values.get("tokenizer.ggml.model") != "gpt2" or not tokens:
         return None
     kinds = values.get("tokenizer.ggml.token_type") or [0] * len(_texts(tokens))
     used = [n for n, kind in enumerate(kinds if isinstance(kinds, list) else []) if kind != _UNUSED]
     vocab = {spelling: n for n, spelling in enumerate(_texts(tokens)[: (used or [-1])[-1] + 1])}
     pairs: list[Any] = [tuple(merge.split(" ")) for merge in _texts(merges)]
-    whole = used and pairs and len(vocab) == used[-1] + 1
+    whole = used and (pairs or merges == []) and len(vocab) == used[-1] + 1
     if not whole or any(len(pair) != 2 for pair in pairs):
         raise CheckpointError(
             f"{path} has a vocabulary that contradicts itself. Copy or download it again, or say "
@@ -142,9 +143,15 @@ def _weight(path: Path, tensor: _Tensor, start: int) -> Weight:
 
 def _numbers(path: Path, tensor: _Tensor, start: int, half: bool) -> Tensor:
     data = np.fromfile(path, np.uint8, tensor.nbytes, offset=start + tensor.offset)
-    rows = data.reshape(*tensor.shape[:-1], -1)
-    numbers = rows.view("<f2") if half else gguf.dequantize(rows, tensor.kind)
-    found = torch.from_numpy(numbers).reshape(tensor.shape)
+    if half:
+        found = torch.from_numpy(data.view("<f2")).view(tensor.shape)
+    else:  # a few rows at a time: the package takes several times what they are
+        found = torch.empty(tensor.shape)
+        rows = found.view(-1, tensor.shape[-1])
+        stored = data.reshape(len(rows), -1)
+        for n in range(0, len(rows), ROWS):
+            few = gguf.dequantize(stored[n : n + ROWS], tensor.kind)
+            rows[n : n + ROWS] = torch.from_numpy(few)
     if not is_finite(found):
         raise CheckpointError(
             f"{path}: {tensor.name} holds values that are no finite numbers. The training that "
