@@ -2,11 +2,14 @@
 
     pip install llms-from-scratch          # the book's package; not a dependency of storygen
     python benchmarks/import.py [--nanogpt model.py] [--lecture gpt.py] [--movie-plots gpt.py]
+    python benchmarks/import.py --large
 
 Each class gets random numbers in every weight and is saved as its author saves it; the real command
 imports the file, in a process of its own, and the logits of both are compared. The classes that no
 package has are taken out of the files named, which are not run: they would train. Prints a row
 each: the largest difference, of logits whose largest is beside it. Exits with 1 above 1e-4.
+--large imports a GPT-2 of 124 million numbers in each form instead, and prints seconds and the most
+memory that the command and its converter had, beside the size of the file.
 """
 
 import argparse
@@ -32,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from storygen.checkpoints import load  # noqa: E402
+from storygen.checkpoints.export import export_gguf  # noqa: E402
 from storygen.checkpoints.hf import write_tokenizer  # noqa: E402
 from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer  # noqa: E402
 
@@ -42,6 +46,13 @@ V, T, C, HEADS, LAYERS = len(CHARACTERS), 32, 48, 4, 3
 SIZES = {"vocab_size": V, "block_size": T, "n_embd": C, "n_head": HEADS, "n_layer": LAYERS}
 IDX = torch.randint(0, V, (4, T), generator=torch.Generator().manual_seed(1))
 BPE = BPETokenizer({s: n for n, s in enumerate([*BYTE_SPELLING.values(), END_OF_TEXT])}, [])
+MEASURED = """
+import resource, subprocess, sys, time
+began = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
+"""
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -61,7 +72,12 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py")
     parser.add_argument("--lecture", type=Path, nargs="+", default=[], help="the lecture's gpt.py")
     parser.add_argument("--movie-plots", type=Path, help="MoviePlotGPT's gpt.py")
+    parser.add_argument("--large", action="store_true", help="measure time and memory instead")
     args = parser.parse_args()
+    if args.large:
+        with tempfile.TemporaryDirectory() as folder:
+            large(Path(folder))
+        return
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         (Path(folder) / "training.txt").write_text(TEXT)
@@ -210,6 +226,36 @@ def adapters(folder: Path) -> Iterator[Case]:
         adapted.save_pretrained(path)
         name = f"peft {version('peft')}: LoRA, init_lora_weights={start}"
         yield Case(name, path, [], hf_logits(adapted))
+
+
+def large(folder: Path) -> None:
+    """Seconds and memory of the largest that people usually bring."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config())
+    model.save_pretrained(folder / "safetensors")
+    write_tokenizer(folder / "safetensors", BPE)
+    (folder / "pickle").mkdir()
+    write_tokenizer(folder / "pickle", BPE)
+    model.config.save_pretrained(folder / "pickle")
+    torch.save(model.state_dict(), folder / "pickle" / "pytorch_model.bin")
+    del model
+    for kind in ("f16", "q8_0"):
+        export_gguf(folder / "safetensors", folder / f"{kind}.gguf", kind, kind)
+    for path in sorted(folder.iterdir()):
+        files = [path] if path.is_file() else [p for p in path.iterdir() if p.suffix != ".json"]
+        size = sum(p.stat().st_size for p in files) / 1e6
+        command = [sys.executable, "-m", "storygen", "import", str(path), path.stem]
+        environment = os.environ | {"STORYGEN_WEIGHTS_DIR": str(folder / "weights")}
+        # A process begins with the memory of the one that starts it: a small one does.
+        shell = [sys.executable, "-c", MEASURED, *command]
+        done = subprocess.run(shell, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
+        clock, used, peak = map(float, done.stdout.split())
+        print(
+            f"{path.name:12} {size:4.0f} MB: {clock:5.1f} s, {used:5.1f} s of processor time, at "
+            f"most {peak:4.0f} MB, {peak / size:.2f} of the file",
+            flush=True,
+        )
 
 
 def gpt2_config(**form: Any) -> Any:
