@@ -3,13 +3,15 @@
     python benchmarks/hostile.py [--sentences]
 
 Imports every one as the command would, pickles in the converter's own process, and prints a row
-each: wall-clock seconds, and how far the memory of this process has risen above what it was while
-idle. Then the largest of both, and the largest that the converter was. --sentences shows what is
-said as well. Exits with 1 where a file was accepted, or refused after 2 s or in more than 64 MB.
+each: seconds by the clock, seconds of processor time with the converter's, and how far the memory
+of this process has risen above what it was while idle, one model having been imported before. Then
+the largest of each, and the largest that the converter was. --sentences shows what is said as well.
+Exits with 1 where a file was accepted, or took more than 2 s of processor time or 64 MB.
 """
 
 import argparse
 import gc
+import os
 import resource
 import shutil
 import sys
@@ -43,18 +45,21 @@ def main() -> None:
     parser.add_argument("--sentences", action="store_true", help="show what is said")
     args = parser.parse_args()
     rows = []
+    with tempfile.TemporaryDirectory() as folder:  # what torch loads once is not a file's doing
+        import_model(str(sound(Path(folder))), "m", Path(folder) / "weights", Asked())
     for name, make in sources():
         with tempfile.TemporaryDirectory() as folder:
-            seconds, megabytes, sentence = measured(make(Path(folder)), Path(folder))
-        rows.append((seconds, megabytes, sentence is not None))
+            clock, seconds, megabytes, sentence = measured(make(Path(folder)), Path(folder))
+        rows.append((clock, seconds, megabytes, sentence is not None))
         said = f"  {sentence}" if args.sentences else "" if sentence else "  ACCEPTED"
-        print(f"{name:44} {seconds:5.2f} s {megabytes:5.1f} MB{said}", flush=True)
-    slowest, largest = max(row[0] for row in rows), max(row[1] for row in rows)
+        print(f"{name:44} {clock:5.2f} s {seconds:5.2f} s {megabytes:5.1f} MB{said}", flush=True)
+    clocks, times, sizes, refused = zip(*rows, strict=True)
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(
-        f"{len(rows)} files: at most {slowest:.2f} s and {largest:.1f} MB, converter {child:.0f} MB"
+        f"{len(rows)} files: at most {max(clocks):.2f} s by the clock, {max(times):.2f} s of "
+        f"processor time and {max(sizes):.1f} MB; the converter {child:.0f} MB"
     )
-    sys.exit(slowest > SECONDS or largest > MEGABYTES or not all(row[2] for row in rows))
+    sys.exit(max(times) > SECONDS or max(sizes) > MEGABYTES or not all(refused))
 
 
 def sources() -> Iterator[tuple[str, Callable[[Path], Path]]]:
@@ -88,22 +93,23 @@ def sound(folder: Path) -> Path:
     return folder / "theirs"
 
 
-def measured(path: Path, folder: Path) -> tuple[float, float, str | None]:
-    """Seconds and megabytes until path was refused, and the sentence."""
+def measured(path: Path, folder: Path) -> tuple[float, float, float, str | None]:
+    """Seconds by the clock and the processor, and megabytes, until path was refused; the
+    sentence."""
     characters = folder / "characters"
     characters.write_text("abcdefgh")
     alone = path.is_file()
     asked = Asked(n_head=2, chars=characters if alone else None)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    memory, began, sentence = peak(), time.perf_counter(), None
+    memory, began, used, sentence = peak(), time.perf_counter(), sum(os.times()[:4]), None
     try:
         import_model(str(path), "m", folder / "weights", asked, fetch=nowhere)
     except CheckpointError as error:
         sentence = str(error).replace(str(folder), "")
-    seconds = time.perf_counter() - began
+    clock, seconds = time.perf_counter() - began, sum(os.times()[:4]) - used
     shutil.rmtree(folder / "weights", ignore_errors=True)
-    return seconds, peak() - memory, sentence
+    return clock, seconds, peak() - memory, sentence
 
 
 def peak() -> float:
