@@ -12,6 +12,7 @@ measured between the turns. Writes a table, a CSV file and plots to --out.
 import argparse
 import random
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -36,6 +37,7 @@ STREAMS = (1, 2, 4, 8, 16)
 TURN = 0.5  # seconds at the least: shorter ones are too few ticks of the clock that shows others
 DISTURBED = 0.06  # share of the machine that others may take
 ATTEMPTS = 3
+REST = 0.25  # seconds before a turn: the threads of the system before it spin for some time
 
 
 class Bench:
@@ -158,6 +160,7 @@ class Bench:
     ) -> dict[str, Any] | None:
         """An undisturbed turn of a system, or None where there was none in three attempts."""
         for _ in range(ATTEMPTS):
+            time.sleep(REST)
             seed = self.random.randrange(2**31)
             reply = process.ask(prompts=prompts, tokens=tokens, top_k=50, seed=seed, seconds=TURN)
             disturbed = reply["others"] > self.args.disturbed
