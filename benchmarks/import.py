@@ -272,7 +272,7 @@ def scrambled(model: nn.Module, only: str = "") -> nn.Module:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if only in name:
-                weight.normal_(std=0.15)
+                weight.normal_(std=0.4)
     return model.eval()
 
 
