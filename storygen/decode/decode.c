@@ -453,7 +453,6 @@ struct session {
     const struct model *model;
     struct team *team;
     int max_rows, wide, head_size, head_wide, positions; /* sizes in memory */
-    size_t story;                                        /* cached numbers of a slot, of each kind */
     uint8_t *keys, *values;
     float *x, *qkv, *mix, *inner, *scores; /* residual stream, and what the operations give */
     float *y, *scale;                      /* what matrices are given: floats, or bf16, or 8 bits */
@@ -471,6 +470,7 @@ struct worker {
     const struct batch *batch;
     int id, n; /* which of how many */
     uint64_t base, met; /* see meet() */
+    int64_t waited;     /* nanoseconds, beyond what is usual */
 };
 static void meet(struct worker *w);
 
@@ -765,15 +765,17 @@ static void forward(struct worker *w)
         product(w, &layer->mlp_proj, in, s->x, wide, NONE, true, n);
     }
 
-    /* The rows that are asked for, moved together. */
+    /* The rows that are asked for, moved together. What a thread does after the last meeting must not
+     * look at the batch: it may be gone. */
+    bool wanted = b->n_out > 0, drawing = b->choices != NULL;
     for (int i = part(b->n_out, w->id, w->n); i < part(b->n_out, w->id + 1, w->n); i++)
         memcpy(s->mix + (size_t)i * wide, s->x + (size_t)b->out[i] * wide, sizeof(float) * wide);
     meet(w);
-    if (b->n_out == 0) return;
+    if (!wanted) return;
     struct input last = prepare(w, &m->lm_head, s->mix, wide, m->ln_f_weight, m->ln_f_bias, b->n_out);
     int vocab = round_up(m->vocab_size, LANES);
     product(w, &m->lm_head, last, b->logits, vocab, NONE, false, b->n_out);
-    if (b->choices == NULL) return;
+    if (!drawing) return;
     for (int i = w->id; i < b->n_out; i += w->n)
         b->drawn[i] = draw(s, w->id, b->logits + (size_t)i * vocab, b->n_tokens, &b->choices[i]);
     meet(w);
@@ -784,8 +786,9 @@ static void forward(struct worker *w)
 /* Threads of a team run forward() side by side and meet after each operation, hundreds of times for a
  * token, so they wait by looking again and again rather than by sleeping. Where another program wants
  * their core this is slow: a thread that was put aside for 4 ms lets the others wait as long. A team
- * that waited so goes on with one thread, and tries again after a while, longer after each failure. */
-enum { TOO_LONG_NS = 1000000, SHORTEST_PAUSE_NS = 20000000, LONGEST_PAUSE_NS = 1000000000 };
+ * that waited for a quarter of a step goes on with one thread, and tries again after a while, which
+ * doubles as long as that fails. */
+enum { LOOKS = 1024, SHORTEST_PAUSE_NS = 20000000, LONGEST_PAUSE_NS = 1000000000 };
 
 struct team {
     int n;
@@ -795,7 +798,6 @@ struct team {
     _Atomic uint64_t call;    /* counts steps, times 256, plus how many threads take part; 0 ends */
     _Atomic uint64_t arrived; /* at all meetings so far */
     _Atomic int asleep;
-    _Atomic bool disturbed;
     struct session *s;
     const struct batch *batch;
     uint64_t base; /* arrived, when the step began */
@@ -825,21 +827,22 @@ static void meet(struct worker *w)
     struct team *t = w->s->team;
     uint64_t target = w->base + ++w->met * (uint64_t)w->n;
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 >= target) return;
-    int64_t began = 0;
-    for (int looks = 1; atomic_load_explicit(&t->arrived, memory_order_acquire) < target; looks++) {
+    int looks = 0;
+    while (atomic_load_explicit(&t->arrived, memory_order_acquire) < target && looks < LOOKS) {
         breathe();
-        if (looks % 1024) continue;
-        int64_t now = now_ns();
-        if (began == 0) began = now;
-        if (now - began > TOO_LONG_NS) atomic_store(&t->disturbed, true);
-        sched_yield();
+        looks++;
     }
+    if (looks < LOOKS) return; /* as nearly always */
+    int64_t began = now_ns();
+    while (atomic_load_explicit(&t->arrived, memory_order_acquire) < target) sched_yield();
+    w->waited += now_ns() - began;
 }
 
-static void take_part(struct team *t, int id, int n)
+static int64_t take_part(struct team *t, int id, int n)
 {
     struct worker w = {.s = t->s, .batch = t->batch, .id = id, .n = n, .base = t->base};
     forward(&w);
+    return w.waited;
 }
 
 struct start { struct team *team; int id; };
@@ -852,9 +855,9 @@ static void *worker_main(void *argument)
     uint64_t seen = 256;
     for (;;) {
         uint64_t call;
-        for (int looks = 1; (call = atomic_load_explicit(&t->call, memory_order_acquire)) == seen; looks++) {
+        for (int looks = 0; (call = atomic_load_explicit(&t->call, memory_order_acquire)) == seen; looks++) {
             breathe();
-            if (looks < 4096) continue; /* some 0.1 ms: the next token comes sooner */
+            if (looks < 4 * LOOKS) continue; /* some 0.1 ms: the next token comes sooner */
             pthread_mutex_lock(&t->lock);
             atomic_fetch_add(&t->asleep, 1);
             while (atomic_load(&t->call) == seen) pthread_cond_wait(&t->called, &t->lock);
@@ -879,15 +882,16 @@ static void announce(struct team *t, uint64_t call)
 
 static void run(struct team *t, struct session *s, const struct batch *batch)
 {
-    int64_t now = now_ns();
-    int n = now < t->alone_until ? 1 : t->n;
+    int64_t began = now_ns();
+    int n = began < t->alone_until ? 1 : t->n;
     t->s = s, t->batch = batch, t->base = atomic_load(&t->arrived);
     if (n > 1) announce(t, (atomic_load(&t->call) / 256 + 1) * 256 + (uint64_t)n);
-    take_part(t, 0, n);
-    if (n > 1 && atomic_exchange(&t->disturbed, false)) {
+    int64_t waited = take_part(t, 0, n), now = now_ns();
+    if (n == 1) return;
+    if (waited > (now - began) / 4) {
+        t->alone_until = now + t->pause;
         t->pause = t->pause * 2 < LONGEST_PAUSE_NS ? t->pause * 2 : LONGEST_PAUSE_NS;
-        t->alone_until = now_ns() + t->pause;
-    } else if (n > 1 && t->pause > SHORTEST_PAUSE_NS) {
+    } else if (t->pause > SHORTEST_PAUSE_NS) {
         t->pause -= t->pause / 64;
     }
 }
@@ -937,9 +941,14 @@ void storygen_close(struct session *s)
 static void *taken(size_t size)
 {
     void *memory = NULL;
-    size = (size + 63) / 64 * 64;
-    if (posix_memalign(&memory, 64, size)) return NULL;
-    return memset(memory, 0, size);
+    return posix_memalign(&memory, 64, size + 64) ? NULL : memset(memory, 0, size);
+}
+
+/* Not zeroed: a page of memory is only taken from the machine when something is written there. */
+static void *reserved(size_t size)
+{
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, size + 64) ? NULL : memory;
 }
 
 /* A session over a model, which must outlive it; NULL when memory is short. */
@@ -955,9 +964,8 @@ struct session *storygen_open(const struct model *m, int n_slots, int max_rows, 
     s->wide = wide > inner ? wide : inner;
     size_t heads = (size_t)m->n_layer * m->n_head * s->positions, number = m->cache_bf16 ? 2 : 4;
     size_t rows = (size_t)max_rows, all_rows = rows + 2 * n_threads;
-    s->story = heads;
-    s->keys = taken(n_slots * heads * s->head_size * number);
-    s->values = taken(n_slots * heads * s->head_wide * number);
+    s->keys = reserved(n_slots * heads * s->head_size * number);
+    s->values = reserved(n_slots * heads * s->head_wide * number);
     s->x = taken(rows * wide * sizeof(float));
     s->mix = taken(rows * wide * sizeof(float));
     s->qkv = taken(rows * round_up(3 * m->n_embd, GROUP) * sizeof(float));
@@ -968,7 +976,7 @@ struct session *storygen_open(const struct model *m, int n_slots, int max_rows, 
     s->q = taken(all_rows * s->wide);
     s->scale = taken(all_rows * s->wide / GROUP * sizeof(float));
     s->sums = taken(all_rows * s->wide / GROUP * 2 * sizeof(int32_t));
-    s->candidates = taken((size_t)n_threads * m->vocab_size * sizeof(struct candidate));
+    s->candidates = reserved((size_t)n_threads * m->vocab_size * sizeof(struct candidate));
     s->seen = taken((size_t)n_threads * m->vocab_size);
     s->team = start_team(n_threads);
     if (s->keys && s->values && s->x && s->mix && s->qkv && s->inner && s->scores && s->y && s->bf16
