@@ -1,8 +1,9 @@
-"""drive.c under the compiler's sanitizers, with one thread and with two: clean, and the same sums."""
+"""drive.c under the sanitizers, with one thread and with two: clean, and the same sums."""
 
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,17 @@ def sums(tmp_path_factory):
     if compiler is None or platform.system() != "Linux":
         pytest.skip("needs gcc or clang on Linux")
     folder = tmp_path_factory.mktemp("drive")
-    compiling = {
-        name: subprocess.Popen(
-            [compiler, "-O1", "-g", "-std=gnu11", *levels()[best_level()][1], *flags, DRIVE]
-            + ["-o", folder / name, "-lm", "-lpthread"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, flags in SANITIZERS.items()
-    }
-    for process in compiling.values():
-        assert process.wait(timeout=300) == 0, process.communicate()[1]
+    flags = [*levels()[best_level()][1], "-O1", "-g", "-std=gnu11"]
+    with ThreadPoolExecutor() as pool:
+        compiling = [
+            pool.submit(
+                subprocess.run,
+                [compiler, *flags, *of, DRIVE, "-o", folder / name, "-lm", "-lpthread"],
+                check=True,
+            )
+            for name, of in SANITIZERS.items()
+        ]
+    assert all(compiled.result() for compiled in compiling)
     found = {}
     for name in SANITIZERS:
         for threads in ("1", "2"):
