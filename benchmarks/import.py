@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -293,10 +293,10 @@ def classes(source: Path, sizes: dict[str, Any]) -> dict[str, Any]:
         for node in ast.parse(source.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef | ast.Import | ast.ImportFrom)
     ]
-    namespace: dict[str, Any] = {"__name__": source.stem, **sizes}
-    sys.modules.setdefault(source.stem, SimpleNamespace(__dict__=namespace))  # for dataclasses
-    exec(compile(ast.Module(kept, []), str(source), "exec"), namespace)
-    return namespace
+    module = sys.modules[source.stem] = ModuleType(source.stem)  # where dataclasses look
+    vars(module).update(sizes)
+    exec(compile(ast.Module(kept, []), str(source), "exec"), vars(module))
+    return vars(module)
 
 
 def compared(case: Case, folder: Path, name: str) -> tuple[float, float]:
