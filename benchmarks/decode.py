@@ -25,7 +25,7 @@ from benchmarks.machine import Memory
 from benchmarks.models import SIZES, Subject, subject
 from benchmarks.peers import PEERS, Missing
 from benchmarks.peers.process import Process
-from benchmarks.results import Results
+from benchmarks.results import BOUND, Results
 from storygen.checkpoints import load
 from storygen.model import generate
 
@@ -113,7 +113,7 @@ class Bench:
             self.note(name, "peak MB", 0, turn, reply["memory"] / 1e6)
         for name in systems:
             size = self.bytes_per_token(name)
-            self.note(name, "bound, tokens/s", 0, turn, self.args.memory.bandwidth(size) / size)
+            self.note(name, BOUND, 0, turn, self.args.memory.bandwidth(size) / size)
 
     def first(self, systems: dict[str, Process], turn: int) -> None:
         """Time to the first token by the length of the prompt."""
@@ -208,7 +208,7 @@ def main() -> None:
     results = Results(args.threads, args.base)
     for model in models:
         Bench(model, args, results).run()
-        results.write(args.out)
+        results.write(args.out, "-".join(m for m in MEASURES if m in args.measure))
     print(results.markdown())
 
 

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
+BOUND = "bound, tokens/s"
 BY = {  # what a measure is taken at
     "first token by prompt, ms": "prompt, tokens",
     "time per token, ms": "context, tokens",
@@ -72,17 +73,17 @@ class Results:
     def bound_share(self, model: str, system: str) -> float | None:
         """Tokens per second over what reading the weights alone would allow, round by round."""
         speed = self.rounds(model, system, "tokens/s")
-        bound = self.rounds(model, system, "bound, tokens/s")
+        bound = self.rounds(model, system, BOUND)
         return _median([speed[n] / bound[n] for n in speed.keys() & bound.keys()])
 
-    def write(self, folder: Path) -> None:
-        """decode.md, decode.csv and decode.png."""
-        (folder / "decode.md").write_text(self.markdown(), encoding="utf-8")
-        with (folder / "decode.csv").open("w", newline="", encoding="utf-8") as file:
+    def write(self, folder: Path, stem: str) -> None:
+        """The table, the figures and the plots, as .md, .csv and .png."""
+        (folder / f"{stem}.md").write_text(self.markdown(), encoding="utf-8")
+        with (folder / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(Figure._fields)
             writer.writerows(self.figures)
-        self.plot(folder / "decode.png")
+        self.plot(folder / f"{stem}.png")
 
     def markdown(self) -> str:
         """All tables."""
@@ -92,7 +93,7 @@ class Results:
             f"{platform.python_version()}. Other programs disturbed {self.disturbed} of "
             f"{self.turns} turns, which were thrown away."
         ]
-        parts += [self._decode(model) for model in models if self._systems(model, "tokens/s")]
+        parts += [self._decode(model) for model in models if self._systems(model, BOUND)]
         parts += [
             self._by(model, measure)
             for measure in BY
@@ -110,13 +111,13 @@ class Results:
         head = ["tokens/s", f"x {self.base}", "of the bound", "bound"]
         head += ["first token, ms", "peak MB", "load, ms", "same of 32", "rounds"]
         rows = []
-        for name in self._systems(model, "tokens/s"):
+        for name in self._systems(model, BOUND):  # those, too, that had no undisturbed turn
             get = lambda measure, name=name: self.median(model, name, measure)  # noqa: E731
             cells = [
                 _number(get("tokens/s")),
                 _number(self.ratio(model, name, self.base, "tokens/s"), 2),
                 _number(self.bound_share(model, name), 2),
-                _number(get("bound, tokens/s")),
+                _number(get(BOUND)),
                 _number(get("first token, ms"), 1),
                 _number(get("peak MB")),
                 _number(get("load, ms")),

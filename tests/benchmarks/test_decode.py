@@ -117,6 +117,7 @@ def results():
     results = Results(threads=1, base="slow")
     for n, (slow, fast) in enumerate([(100, 150), (110, None), (200, 320)]):
         results.add("tiny", "slow", "tokens/s", 0, n, slow)
+        results.add("tiny", "disturbed", "bound, tokens/s", 0, n, 400)
         if fast is not None:
             results.add("tiny", "fast", "tokens/s", 0, n, fast)
             results.add("tiny", "fast", "bound, tokens/s", 0, n, 2 * fast)
@@ -134,9 +135,10 @@ def test_the_table_has_a_row_for_each_system_and_says_who_is_missing(results, tm
     results.leave_out("tiny", "other", "it is not installed")
     results.count(disturbed=True)
     results.count(disturbed=False)
-    results.write(tmp_path)
+    results.write(tmp_path, "decode")
     table = (tmp_path / "decode.md").read_text()
     assert "disturbed 1 of 2 turns" in table
+    assert "| disturbed |  |  |  | 400 |  |  |  |  | 0 |" in table
     assert "| fast | 235 | 1.55 | 0.50 | 470 |" in table
     assert "tiny: no other: it is not installed" in table
     assert (tmp_path / "decode.csv").read_text().splitlines()[1] == "tiny,slow,tokens/s,0,0,100"
