@@ -29,10 +29,12 @@ RUN cd /opt/venv/lib/python3*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && find . -name '*.map' -delete
 
-# Compiled here, for the file system may be read-only later, but for what no page imports.
-# Readable whatever the umask of the checkout.
+# Compiled here, for the file system may be read-only later, but for what no page imports; native code
+# for every kind of processor. Readable whatever the umask of the checkout.
 COPY . /app
 RUN rm /app/requirements.txt \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && cd /app && /opt/venv/bin/python -m storygen.decode.build \
     && chmod -R a+rX /app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash \
         -x '/(fontTools|matplotlib|networkx|sympy)/|/torch/(_inductor|testing)/' /opt/venv/lib /app

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from storygen.catalogue import Catalogue, ModelInfo
+from storygen.decode.build import described
 from storygen.errors import CheckpointError, PromptError, StorygenError
 from storygen.params import RANGES, SamplingParams
 from storygen.settings import Settings, load_settings
@@ -104,6 +105,7 @@ def _models(args: argparse.Namespace, settings: Settings) -> None:
         print(f"{info.name:16} {info.genre:14} {info.block_size:5} tokens  {bpb}")
     if not models:
         print(f"No models in {settings.weights_dir}. Train one: python -m storygen.train RECIPE")
+    print(described(settings.native_dir))
 
 
 def _described(info: ModelInfo) -> dict[str, Any]:

@@ -18,15 +18,18 @@ import tempfile
 from ctypes import CDLL
 from pathlib import Path
 
-from storygen.decode.native import declare
 from storygen.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decode.c")
 BUILT = Path(__file__).with_name("built")
-FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC")
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-Wno-psabi")
 SECONDS = 120
+NO_COMPILER = (
+    "Native code writes several times as fast, but no C compiler is here: "
+    "install gcc or clang, or pip install ziglang."
+)
 
 # What a processor must have, as /proc/cpuinfo says it, and the compiler's words for it; best first.
 X86_LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -56,10 +59,19 @@ def native_library(folder: Path) -> CDLL:
     return load_library(compile_library(best_level(), folder))
 
 
+def described(folder: Path) -> str:
+    """What computes models on this CPU, in a sentence, without compiling anything."""
+    level = best_level()
+    there = any((place / file_name(level)).is_file() for place in (BUILT, folder))
+    if there or find_compiler():
+        return f"On this CPU they are computed by native code ({level})."
+    return f"On this CPU they are computed by PyTorch. {NO_COMPILER}"
+
+
 @functools.cache
 def load_library(path: Path) -> CDLL:
     """A compiled library; the same one each time."""
-    return declare(CDLL(str(path)))
+    return CDLL(str(path))
 
 
 def levels() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -110,10 +122,7 @@ def run_compiler(arguments: list[str]) -> None:
     """Run the C compiler there is; raises EngineError."""
     compiler = find_compiler()
     if compiler is None:
-        raise EngineError(
-            "No C compiler is here, so PyTorch writes, more slowly. "
-            "Install gcc or clang, or: pip install ziglang."
-        )
+        raise EngineError(NO_COMPILER)
     try:
         done = subprocess.run(
             [*compiler, *arguments], capture_output=True, text=True, timeout=SECONDS

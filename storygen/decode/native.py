@@ -118,7 +118,7 @@ class NativeDecoder:
         """weights by their names in GPT. Raises MemoryError where there is not enough."""
         self.config, self.form, self.n_slots = config, form, n_slots
         self.max_rows = max(ROWS, n_slots)
-        self._library = library
+        self._library = declare(library)
         self._kept: list[Any] = []  # what C looks at
         model = self._model(weights)
         self._session = library.storygen_open(byref(model), n_slots, self.max_rows, n_threads)

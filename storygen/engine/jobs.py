@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from storygen.decode import Decoder
+from storygen.decode.interface import Decoder
 from storygen.engine.interface import TokenScore
 from storygen.engine.sequence import prompt_tail
 from storygen.engine.slots import Slots

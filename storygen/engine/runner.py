@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from storygen.decode import Decoder, Token
+from storygen.decode.interface import Decoder, Token
 from storygen.engine.jobs import Job, no_numbers
 from storygen.engine.sequence import Sequence
 from storygen.engine.slots import Slots

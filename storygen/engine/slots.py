@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
-from storygen.decode import Decoder, Token
+from storygen.decode.interface import Decoder, Token
 
 
 class Slots:

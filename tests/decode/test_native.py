@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from storygen.decode import Token
+from storygen.decode.interface import Token
 from storygen.decode.native import NativeDecoder, head_form
 from storygen.decode.pack import FORMATS, pack, unpack
 from storygen.model import GPT, GPTConfig
