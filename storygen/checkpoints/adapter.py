@@ -31,9 +31,10 @@ _MODULES = ("c_attn", "c_proj", "c_fc")
 def load(
     directory: str | Path,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
 ) -> tuple[GPT, Tokenizer]:
-    """A model in eval mode, and its tokenizer, from a model's or an adapter's directory.
+    """A model in eval mode, and its tokenizer, from a model's or an adapter's directory; dtype None
+    is the file's.
 
     Raises CheckpointError with what is missing, damaged or does not fit.
     """

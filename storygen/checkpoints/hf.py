@@ -58,9 +58,9 @@ IGNORED = (".attn.bias", ".attn.masked_bias")
 def load(
     directory: str | Path,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
 ) -> tuple[GPT, Tokenizer]:
-    """A model in eval mode, and its tokenizer, from a directory.
+    """A model in eval mode, and its tokenizer, from a directory; dtype None is the file's.
 
     Raises CheckpointError with what is missing, damaged or does not fit, before memory is taken
     for a file that does not hold what its config says.

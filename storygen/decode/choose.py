@@ -33,9 +33,9 @@ class Arithmetic:
     library: CDLL | None = None
 
     @property
-    def load_dtype(self) -> torch.dtype:
-        """What a network is loaded as: native code makes its own form of fp32."""
-        return torch.float32 if self.library is not None else TORCH[self.form]
+    def load_dtype(self) -> torch.dtype | None:
+        """What a network is loaded as; None as it is stored: native code makes its own form."""
+        return None if self.library is not None else TORCH[self.form]
 
 
 def arithmetic(

@@ -28,8 +28,12 @@
 #include <immintrin.h>
 #endif
 
-#define LANES 16 /* numbers of a vector, and outputs of a matrix that are kept interleaved */
-#define GROUP 64 /* inputs that share a scale when they are rounded to 8 bits */
+#define LANES 16  /* numbers of a vector, and outputs of a matrix that are kept interleaved */
+#define BLOCKS 4  /* such blocks of outputs whose lines take turns */
+#define LINE 64   /* bytes: what memory is read by */
+#define NEXT (BLOCKS * LINE)
+#define WIDE (LANES * BLOCKS)
+#define GROUP 64  /* inputs that share a scale when they are rounded to 8 bits */
 #define INLINE static inline __attribute__((always_inline))
 
 /* ---- vectors ------------------------------------------------------------------------------- */
@@ -126,21 +130,24 @@ INLINE vec activate(vec x, enum activation activation)
 
 /* Rows of the weight matrix (outputs) lie in blocks of 16, interleaved, so that one vector holds the
  * same input's weight of 16 outputs: their 16 sums grow side by side and nothing is ever added up
- * across a vector. A block, by format:
+ * across a vector. A block is a row of lines, of 64 bytes each, by format:
  *   F32    for each input: 16 floats
  *   BF16   for each two inputs: 16 pairs
- *   INT8   for each 64 inputs: for each four, 16 times 4 bytes (weight + 128); then 16 float scales
- *   INT4   for each 64 inputs: 8 times 64 bytes, the low halves inputs 0..31, the high halves 32..63,
- *          in fours as above (weight + 8); then 16 bf16 scales of each 32
+ *   INT8   for each 64 inputs: 16 lines, of four inputs each, 16 times 4 bytes (weight + 128); and a
+ *          line of 16 float scales
+ *   INT4   for each 64 inputs: 8 lines, the low halves inputs 0..31, the high halves 32..63, in fours
+ *          as above (weight + 8); and a line of 16 bf16 scales for each 32
+ * The lines of four blocks take turns, so that a product of one row, which does four at a time, reads
+ * memory from one end to the other. Nothing is faster.
  * For INT8 and INT4 the row is rounded to 8 bits too, with a scale for each 64 of it. Whole numbers
  * are multiplied and added exactly. */
 enum format { F32, BF16, INT8, INT4 };
-enum { INT8_BLOCK = GROUP * LANES + 4 * LANES, INT4_BLOCK = GROUP * LANES / 2 + 4 * LANES };
+enum { INT8_LINES = GROUP / 4 + 1, INT4_LINES = GROUP / 8 + 1 }; /* of a group */
 
 struct matrix {
     int32_t format, n_in, n_out;
     const uint8_t *data;
-    const float *bias; /* n_out, to the next 16 */
+    const float *bias; /* n_out, to the next 64 */
 };
 
 /* Rows as a matrix wants them. */
@@ -155,15 +162,21 @@ struct input {
 
 static int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
-static size_t block_bytes(const struct matrix *m)
+static int lines(const struct matrix *m)
 {
     int groups = (m->n_in + GROUP - 1) / GROUP;
     switch (m->format) {
-    case F32: return (size_t)m->n_in * LANES * 4;
-    case BF16: return (size_t)round_up(m->n_in, 2) * LANES * 2;
-    case INT8: return (size_t)groups * INT8_BLOCK;
-    default: return (size_t)groups * INT4_BLOCK;
+    case F32: return m->n_in;
+    case BF16: return (m->n_in + 1) / 2;
+    case INT8: return groups * INT8_LINES;
+    default: return groups * INT4_LINES;
     }
+}
+
+/* The first line of a block of outputs; the next is NEXT bytes further. */
+static const uint8_t *block_at(const struct matrix *m, int block)
+{
+    return m->data + (size_t)(block / BLOCKS) * lines(m) * NEXT + block % BLOCKS * LINE;
 }
 
 /* sums + four products in each lane: w (16 x 4 bytes from 0 to 255) times the same four x. */
@@ -198,24 +211,24 @@ INLINE ints dot4(ints sums, bytes w, const int8_t *x)
 #define UNROLL _Pragma("GCC unroll 16")
 
 INLINE void multiply_f32(vec (*acc)[4], const int R, const int B, const struct matrix *m,
-                         const uint8_t *w, size_t next, const struct input *in, int row)
+                         const uint8_t *w, const struct input *in, int row)
 {
     const float *x = in->x + (size_t)row * in->stride;
-    for (int k = 0; k < m->n_in; k++) {
+    for (int k = 0; k < m->n_in; k++, w += NEXT) {
         vec weight[4];
-        UNROLL for (int b = 0; b < B; b++) weight[b] = load((const float *)(w + b * next) + k * LANES);
+        UNROLL for (int b = 0; b < B; b++) weight[b] = load((const float *)w + b * LANES);
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int b = 0; b < B; b++) acc[r][b] += weight[b] * x[r * in->stride + k];
     }
 }
 
 INLINE void multiply_bf16(vec (*acc)[4], const int R, const int B, const struct matrix *m,
-                          const uint8_t *w, size_t next, const struct input *in, int row)
+                          const uint8_t *w, const struct input *in, int row)
 {
     const uint16_t *x = in->bf16 + (size_t)row * in->stride;
-    for (int k = 0; k < m->n_in; k += 2) {
+    for (int k = 0; k < m->n_in; k += 2, w += NEXT) {
         ints pair[4];
-        UNROLL for (int b = 0; b < B; b++) memcpy(&pair[b], w + b * next + k * LANES * 2, sizeof(ints));
+        UNROLL for (int b = 0; b < B; b++) memcpy(&pair[b], w + b * LINE, sizeof(ints));
         UNROLL for (int r = 0; r < R; r++) {
             int32_t both;
             memcpy(&both, x + r * in->stride + k, 4);
@@ -233,12 +246,12 @@ INLINE void multiply_bf16(vec (*acc)[4], const int R, const int B, const struct 
 }
 
 INLINE void multiply_int8(vec (*acc)[4], const int R, const int B, const struct matrix *m,
-                          const uint8_t *w, size_t next, const struct input *in, int row)
+                          const uint8_t *w, const struct input *in, int row)
 {
     const int8_t *q = in->q + (size_t)row * in->stride;
     const float *scale = in->scale + (size_t)row * (in->stride / GROUP);
     const int32_t *of_q = in->sums + (size_t)row * (in->stride / GROUP * 2);
-    for (int g = 0; g * GROUP < m->n_in; g++, w += INT8_BLOCK, q += GROUP) {
+    for (int g = 0; g * GROUP < m->n_in; g++, w += INT8_LINES * NEXT, q += GROUP) {
         ints sums[6][4];
         UNROLL for (int r = 0; r < R; r++) { /* weights are 128 too large */
             const int32_t *of = of_q + r * (in->stride / GROUP * 2) + 2 * g;
@@ -246,13 +259,13 @@ INLINE void multiply_int8(vec (*acc)[4], const int R, const int B, const struct 
         }
         for (int k = 0; k < GROUP; k += 4) {
             bytes weight[4];
-            UNROLL for (int b = 0; b < B; b++) memcpy(&weight[b], w + b * next + k * LANES, sizeof(bytes));
+            UNROLL for (int b = 0; b < B; b++) memcpy(&weight[b], w + k / 4 * NEXT + b * LINE, sizeof(bytes));
             UNROLL for (int r = 0; r < R; r++)
                 UNROLL for (int b = 0; b < B; b++)
                     sums[r][b] = dot4(sums[r][b], weight[b], q + r * in->stride + k);
         }
         UNROLL for (int b = 0; b < B; b++) {
-            vec of_weights = load((const float *)(w + b * next + GROUP * LANES));
+            vec of_weights = load((const float *)(w + GROUP / 4 * NEXT + b * LINE));
             UNROLL for (int r = 0; r < R; r++)
                 acc[r][b] += __builtin_convertvector(sums[r][b], vec)
                              * (of_weights * scale[r * (in->stride / GROUP) + g]);
@@ -261,12 +274,12 @@ INLINE void multiply_int8(vec (*acc)[4], const int R, const int B, const struct 
 }
 
 INLINE void multiply_int4(vec (*acc)[4], const int R, const int B, const struct matrix *m,
-                          const uint8_t *w, size_t next, const struct input *in, int row)
+                          const uint8_t *w, const struct input *in, int row)
 {
     const int8_t *q = in->q + (size_t)row * in->stride;
     const float *scale = in->scale + (size_t)row * (in->stride / GROUP);
     const int32_t *of_q = in->sums + (size_t)row * (in->stride / GROUP * 2);
-    for (int g = 0; g * GROUP < m->n_in; g++, w += INT4_BLOCK, q += GROUP)
+    for (int g = 0; g * GROUP < m->n_in; g++, w += INT4_LINES * NEXT, q += GROUP)
         UNROLL for (int half = 0; half < 2; half++) {
             ints sums[6][4];
             UNROLL for (int r = 0; r < R; r++) {
@@ -277,7 +290,7 @@ INLINE void multiply_int4(vec (*acc)[4], const int R, const int B, const struct 
                 bytes weight[4];
                 UNROLL for (int b = 0; b < B; b++) {
                     ints both;
-                    memcpy(&both, w + b * next + k * LANES, sizeof both);
+                    memcpy(&both, w + k / 4 * NEXT + b * LINE, sizeof both);
                     weight[b] = (bytes)((half ? both >> 4 : both) & 0x0f0f0f0f);
                 }
                 UNROLL for (int r = 0; r < R; r++)
@@ -286,7 +299,7 @@ INLINE void multiply_int4(vec (*acc)[4], const int R, const int B, const struct 
                                           q + r * in->stride + half * (GROUP / 2) + k);
             }
             UNROLL for (int b = 0; b < B; b++) {
-                const uint16_t *scales = (const uint16_t *)(w + b * next + GROUP * LANES / 2);
+                const uint16_t *scales = (const uint16_t *)(w + GROUP / 8 * NEXT + b * LINE);
                 vec of_weights = from_bf16(scales + half * LANES);
                 UNROLL for (int r = 0; r < R; r++)
                     acc[r][b] += __builtin_convertvector(sums[r][b], vec)
@@ -306,15 +319,14 @@ struct output {
 INLINE void tile(const int R, const int B, const struct matrix *m, const struct input *in,
                  const struct output *out, int row, int block)
 {
-    size_t next = block_bytes(m);
-    const uint8_t *w = m->data + block * next;
+    const uint8_t *w = block_at(m, block);
     vec acc[6][4];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int b = 0; b < B; b++) acc[r][b] = all(0.0f);
     switch (m->format) {
-    case F32: multiply_f32(acc, R, B, m, w, next, in, row); break;
-    case BF16: multiply_bf16(acc, R, B, m, w, next, in, row); break;
-    case INT8: multiply_int8(acc, R, B, m, w, next, in, row); break;
-    default: multiply_int4(acc, R, B, m, w, next, in, row);
+    case F32: multiply_f32(acc, R, B, m, w, in, row); break;
+    case BF16: multiply_bf16(acc, R, B, m, w, in, row); break;
+    case INT8: multiply_int8(acc, R, B, m, w, in, row); break;
+    default: multiply_int4(acc, R, B, m, w, in, row);
     }
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int b = 0; b < B; b++) {
@@ -333,7 +345,7 @@ static void multiply(const struct matrix *m, const struct input *in, const struc
 {
     for (int block = first; block < last;) {
         int wide = n_rows <= 2 ? 4 : 2;
-        if (last - block < wide) wide = 1;
+        if (last - block < wide || block % wide) wide = 1;
         for (int row = 0; row < n_rows;) {
             int rows = n_rows - row;
             if (wide == 4) {
@@ -357,26 +369,25 @@ static void multiply(const struct matrix *m, const struct input *in, const struc
 /* Row n of a matrix as floats: an embedding looked up in the output head that shares its weights. */
 static void look_up(const struct matrix *m, int n, float *x)
 {
-    const uint8_t *block = m->data + n / LANES * block_bytes(m);
+    const uint8_t *block = block_at(m, n / LANES);
     int lane = n % LANES;
     for (int k = 0; k < m->n_in; k++) {
+        int in_group = k % GROUP, of_fours = lane * 4 + k % 4;
         const uint8_t *group;
-        int in_group = k % GROUP;
         switch (m->format) {
-        case F32: x[k] = ((const float *)block)[k * LANES + lane]; break;
-        case BF16: x[k] = one_from_bf16(((const uint16_t *)block)[k / 2 * 2 * LANES + lane * 2 + k % 2]);
-            break;
+        case F32: x[k] = ((const float *)(block + k * NEXT))[lane]; break;
+        case BF16: x[k] = one_from_bf16(((const uint16_t *)(block + k / 2 * NEXT))[lane * 2 + k % 2]); break;
         case INT8:
-            group = block + k / GROUP * INT8_BLOCK;
-            x[k] = (group[in_group / 4 * 64 + lane * 4 + k % 4] - 128)
-                   * ((const float *)(group + GROUP * LANES))[lane];
+            group = block + k / GROUP * INT8_LINES * NEXT;
+            x[k] = (group[in_group / 4 * NEXT + of_fours] - 128)
+                   * ((const float *)(group + GROUP / 4 * NEXT))[lane];
             break;
         default:
-            group = block + k / GROUP * INT4_BLOCK;
-            int both = group[in_group % 32 / 4 * 64 + lane * 4 + k % 4];
+            group = block + k / GROUP * INT4_LINES * NEXT;
+            int both = group[in_group % 32 / 4 * NEXT + of_fours];
+            const uint16_t *scales = (const uint16_t *)(group + GROUP / 8 * NEXT);
             x[k] = ((in_group < 32 ? both & 15 : both >> 4) - 8)
-                   * one_from_bf16(((const uint16_t *)(group + GROUP * LANES / 2))
-                                       [in_group / 32 * LANES + lane]);
+                   * one_from_bf16(scales[in_group / 32 * LANES + lane]);
         }
     }
 }
@@ -438,7 +449,7 @@ struct batch {
     int32_t n_rows, n_out;
     const int32_t *slots, *positions, *tokens; /* (n_rows) each; rows of one slot in their order */
     const int32_t *out;                        /* (n_out) the rows whose logits are wanted */
-    float *logits;                             /* (n_out, vocab_size to the next 16) */
+    float *logits;                             /* (n_out, vocab_size to the next 64) */
     int32_t n_tokens;                          /* of the tokenizer: a vocabulary may be padded */
     const struct choice *choices;              /* (n_out) or NULL: nothing is drawn */
     int32_t *drawn;                            /* (n_out) -1 where logits are no numbers */
@@ -607,8 +618,10 @@ static void product(struct worker *w, const struct matrix *m, struct input in, f
                     enum activation activation, bool add, int n_rows)
 {
     struct output out = {y, stride, activation, add};
-    int blocks = (m->n_out + LANES - 1) / LANES;
-    multiply(m, &in, &out, n_rows, part(blocks, w->id, w->n), part(blocks, w->id + 1, w->n));
+    /* In shares of four blocks, or of two where those would be too unequal. */
+    int wide = round_up(m->n_out, WIDE) / LANES, share = wide >= 32 * w->n ? 4 : 2;
+    multiply(m, &in, &out, n_rows, share * part(wide / share, w->id, w->n),
+             share * part(wide / share, w->id + 1, w->n));
     meet(w);
 }
 
@@ -773,7 +786,7 @@ static void forward(struct worker *w)
     meet(w);
     if (!wanted) return;
     struct input last = prepare(w, &m->lm_head, s->mix, wide, m->ln_f_weight, m->ln_f_bias, b->n_out);
-    int vocab = round_up(m->vocab_size, LANES);
+    int vocab = round_up(m->vocab_size, WIDE);
     product(w, &m->lm_head, last, b->logits, vocab, NONE, false, b->n_out);
     if (!drawing) return;
     for (int i = w->id; i < b->n_out; i += w->n)

@@ -1,5 +1,6 @@
 """NativeDecoder: a GPT computed by decode.c."""
 
+import mmap
 from collections.abc import Mapping, Sequence
 from ctypes import (
     CDLL,
@@ -22,10 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from storygen.decode.interface import Token
-from storygen.decode.pack import FORMATS, LANES, pack
+from storygen.decode.pack import FORMATS, WIDE, n_bytes, pack
 from storygen.model.config import ACTIVATIONS, GPTConfig
 from storygen.sampling import Row
 
+LARGE_PAGE = 2**21
 ROWS = 64  # of one step: enough to use each weight well, few enough to stay in a core's cache
 
 
@@ -120,6 +122,9 @@ class NativeDecoder:
         self.max_rows = max(ROWS, n_slots)
         self._library = declare(library)
         self._kept: list[Any] = []  # what C looks at
+        self._free = _memory(
+            sum(n_bytes(*_shape(weights[name]), self._form_of(name)) for name in self._matrices())
+        )
         model = self._model(weights)
         self._session = library.storygen_open(byref(model), n_slots, self.max_rows, n_threads)
         if not self._session:
@@ -129,7 +134,7 @@ class NativeDecoder:
             (c_int32 * self.max_rows)() for _ in range(5)
         )
         self._choices = (_Choice * self.max_rows)()
-        self._logits = torch.empty(1, -(-config.vocab_size // LANES) * LANES)
+        self._logits = torch.empty(1, -(-config.vocab_size // WIDE) * WIDE)
         self._batch = _Batch(
             slots=addressof(self._slots),
             positions=addressof(self._positions),
@@ -170,6 +175,7 @@ class NativeDecoder:
         self._library.storygen_close(self._session)
         self._session = None
         self._kept.clear()
+        del self._free
 
     def _run(self, rows: Sequence[Token], out: Sequence[int]) -> None:
         n, n_out = len(rows), len(out)
@@ -184,30 +190,26 @@ class NativeDecoder:
         self._batch.logits = self._logits.data_ptr()
         self._library.storygen_step(self._session, byref(self._batch))
 
+    def _matrices(self) -> list[str]:
+        """Names of the matrices, in the order of their use."""
+        inner = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        names = [f"h.{n}.{name}.weight" for n in range(self.config.n_layer) for name in inner]
+        return [*names, "lm_head.weight", *([] if self.config.tied else ["wte.weight"])]
+
+    def _form_of(self, name: str) -> str:
+        return self.form if name.startswith("h.") else head_form(self.form)
+
     def _model(self, weights: Mapping[str, Tensor]) -> _Model:
+        """The structures that C reads, with weights in memory of their own."""
         config = self.config
+        matrices = [self._matrix(name, weights) for name in self._matrices()]
         layers = (_Layer * config.n_layer)()
         for n, layer in enumerate(layers):
-            name = f"h.{n}."
-            for norm in ("ln_1", "ln_2"):
-                for kind in ("weight", "bias"):
-                    setattr(layer, f"{norm}_{kind}", self._floats(weights[f"{name}{norm}.{kind}"]))
-            for ours, theirs in (
-                ("c_attn", "attn.c_attn"),
-                ("attn_proj", "attn.c_proj"),
-                ("c_fc", "mlp.c_fc"),
-                ("mlp_proj", "mlp.c_proj"),
-            ):
-                bias = weights[f"{name}{theirs}.bias"]
-                setattr(
-                    layer, ours, self._matrix(weights[f"{name}{theirs}.weight"], bias, self.form)
-                )
-        head = self._matrix(
-            weights["lm_head.weight"], weights.get("lm_head.bias"), head_form(self.form)
-        )
-        embedding = head
-        if not config.tied:
-            embedding = self._matrix(weights["wte.weight"], None, head_form(self.form))
+            layer.c_attn, layer.attn_proj, layer.c_fc, layer.mlp_proj = matrices[4 * n : 4 * n + 4]
+            for field in ("ln_1_weight", "ln_1_bias", "ln_2_weight", "ln_2_bias"):
+                norm, _, kind = field.rpartition("_")
+                setattr(layer, field, self._floats(weights[f"h.{n}.{norm}.{kind}"]))
+        head, embedding = matrices[4 * config.n_layer], matrices[-1]
         model = _Model(
             n_layer=config.n_layer,
             n_head=config.n_head,
@@ -228,24 +230,39 @@ class NativeDecoder:
         self._kept += [layers, embedding, model]
         return model
 
-    def _matrix(self, weight: Tensor, bias: Tensor | None, form: str) -> _Matrix:
-        packed = pack(weight, form)
-        self._kept.append(packed.data)
-        bias = torch.zeros(packed.n_out) if bias is None else bias
+    def _matrix(self, name: str, weights: Mapping[str, Tensor]) -> _Matrix:
+        weight, form = weights[name], self._form_of(name)
+        size = n_bytes(*_shape(weight), form)
+        data, self._free = self._free[:size], self._free[size:]
+        bias = weights.get(name.replace("weight", "bias"))
+        self._kept.append(pack(weight, form, data).data)
         return _Matrix(
             format=FORMATS.index(form),
-            n_in=packed.n_in,
-            n_out=packed.n_out,
-            data=packed.data.data_ptr(),
-            bias=self._floats(bias),
+            n_in=weight.shape[1],
+            n_out=weight.shape[0],
+            data=data.data_ptr(),
+            bias=self._floats(torch.zeros(len(weight)) if bias is None else bias),
         )
 
     def _floats(self, values: Tensor) -> int:
-        """Address of a copy in fp32, with zeros up to the next 16."""
+        """Address of a copy in fp32, with zeros up to the next 64."""
         flat = values.detach().float().flatten()
-        padded = F.pad(flat, (0, -len(flat) % LANES)).clone()
+        padded = F.pad(flat, (0, -len(flat) % WIDE)).clone()
         self._kept.append(padded)
         return padded.data_ptr()
+
+
+def _shape(matrix: Tensor) -> tuple[int, int]:
+    return matrix.shape[0], matrix.shape[1]
+
+
+def _memory(size: int) -> Tensor:
+    """So many bytes, in large pages where there are any: finding small ones takes a fifth of the
+    time of a step that reads 100 MB."""
+    pages = mmap.mmap(-1, -(-max(size, 1) // LARGE_PAGE) * LARGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)
 
 
 def head_form(form: str) -> str:

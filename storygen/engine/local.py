@@ -33,7 +33,7 @@ from storygen.tokenizers import Tokenizer
 log = logging.getLogger(__name__)
 
 Request = Sequence | Job
-Loader = Callable[[Path, torch.device, torch.dtype], tuple[GPT, Tokenizer]]
+Loader = Callable[[Path, torch.device, torch.dtype | None], tuple[GPT, Tokenizer]]
 
 
 class LocalEngine:

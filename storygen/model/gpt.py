@@ -93,8 +93,10 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        # Left unset: init_weights() or a checkpoint follows, and to draw them on the meta device
+        # imports half of PyTorch, for a second.
+        self.wte = _embedding(config.vocab_size, config.n_embd)
+        self.wpe = _embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
@@ -143,3 +145,7 @@ class GPT(nn.Module):
     def n_params(self) -> int:
         """Number of weights; a shared head counts once."""
         return sum(weight.numel() for weight in self.parameters())
+
+
+def _embedding(n: int, size: int) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(torch.empty(n, size), freeze=False)

@@ -21,18 +21,20 @@ static float *floats(size_t n)
 
 static struct matrix random_matrix(int format, int n_in, int n_out)
 {
-    struct matrix m = {format, n_in, n_out, NULL, floats((size_t)round_up(n_out, LANES))};
-    size_t size = block_bytes(&m) * (size_t)((n_out + LANES - 1) / LANES);
+    struct matrix m = {format, n_in, n_out, NULL, floats((size_t)round_up(n_out, WIDE))};
+    size_t size = (size_t)LINE * (size_t)lines(&m) * (size_t)(round_up(n_out, WIDE) / LANES);
     uint8_t *data = malloc(size);
     for (size_t i = 0; i < size; i++) data[i] = (uint8_t)(random_number() * 255);
     for (size_t i = 0; format == F32 && i < size / 4; i++) ((float *)data)[i] = random_number();
     for (size_t i = 0; format == BF16 && i < size / 2; i++) ((uint16_t *)data)[i] = to_bf16(random_number());
-    for (size_t at = 0; format == INT8 && at < size; at += INT8_BLOCK)
-        for (int i = 0; i < LANES; i++)
-            ((float *)(data + at + GROUP * LANES))[i] = random_number() / 64;
-    for (size_t at = 0; format == INT4 && at < size; at += INT4_BLOCK)
-        for (int i = 0; i < 2 * LANES; i++)
-            ((uint16_t *)(data + at + GROUP * LANES / 2))[i] = to_bf16(random_number() / 4);
+    for (size_t line = 0; line < size / LINE; line++) { /* the last of each group has its scales */
+        size_t in_block = line / BLOCKS % (size_t)lines(&m);
+        if (format == INT8 && in_block % INT8_LINES == INT8_LINES - 1)
+            for (int i = 0; i < LANES; i++) ((float *)(data + line * LINE))[i] = random_number() / 64;
+        if (format == INT4 && in_block % INT4_LINES == INT4_LINES - 1)
+            for (int i = 0; i < 2 * LANES; i++)
+                ((uint16_t *)(data + line * LINE))[i] = to_bf16(random_number() / 4);
+    }
     m.data = data;
     return m;
 }
@@ -42,7 +44,7 @@ static void free_matrix(struct matrix m) { free((void *)m.data), free((void *)m.
 static double run_model(int format, int n_head, int head_size, int n_inner, int vocab, int n_threads)
 {
     enum { LAYERS = 2, BLOCK = 37, SLOTS = 3, ROWS = 9 };
-    int C = n_head * head_size, padded = round_up(C, LANES);
+    int C = n_head * head_size, padded = round_up(C, WIDE);
     struct layer layers[LAYERS];
     for (int l = 0; l < LAYERS; l++)
         layers[l] = (struct layer){
@@ -54,7 +56,7 @@ static double run_model(int format, int n_head, int head_size, int n_inner, int 
                       floats((size_t)BLOCK * (size_t)C), floats((size_t)padded), floats((size_t)padded), layers};
     m.embedding = &m.lm_head;
     struct session *s = storygen_open(&m, SLOTS, ROWS, n_threads);
-    float *logits = malloc((size_t)(ROWS * round_up(vocab, LANES)) * sizeof *logits);
+    float *logits = malloc((size_t)(ROWS * round_up(vocab, WIDE)) * sizeof *logits);
     double total = 0;
     int32_t out[ROWS], drawn[ROWS], context[2] = {0, vocab - 1};
     for (int i = 0; i < ROWS; i++) out[i] = i;
@@ -66,7 +68,7 @@ static double run_model(int format, int n_head, int head_size, int n_inner, int 
         struct batch batch = {n, n, slots, positions, tokens, out, logits, vocab, NULL, drawn};
         storygen_step(s, &batch);
         for (int i = 0; i < n; i++)
-            for (int t = 0; t < vocab; t++) total += logits[i * round_up(vocab, LANES) + t];
+            for (int t = 0; t < vocab; t++) total += logits[i * round_up(vocab, WIDE) + t];
     }
     storygen_copy(s, 1, 0, 11);
     storygen_copy(s, 1, 2, 20);

@@ -154,7 +154,7 @@ class Fixed:
             vocab_size=len(logits), block_size=8, n_layer=1, n_head=1, n_embd=16,
             tied=False, output_bias=True,
         )  # fmt: skip
-        model = GPT(config).requires_grad_(False)
+        model = GPT(config).init_weights().requires_grad_(False)
         model.lm_head.weight.zero_()
         model.lm_head.bias.copy_(torch.as_tensor(logits))
         self.decoder = NativeDecoder(library, config, model.state_dict(), "fp32", 1, 1)
