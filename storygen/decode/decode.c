@@ -1,18 +1,19 @@
 /* GPT-2 on a CPU: token ids in, logits out, next tokens drawn. One file, no library but libc.
  *
  * To write one token a network reads each of its weights once and does two sums with it. Memory is
- * slower than arithmetic, so three things make a step fast: weights of few bits, several rows (other
- * writers, or the tokens of a prompt) for each weight that is read, and no waiting between the
- * operations, some ten for each layer and each a few microseconds long.
+ * slower than arithmetic, so three things make a step fast: weights of few bits, several rows
+ * (other writers, or the tokens of a prompt) for each weight that is read, and no waiting between
+ * the operations, some ten for each layer and each a few microseconds long.
  *
  * A ROW is one token at one position of one slot; a slot keeps the keys and values of one story. A
  * call takes rows of any mixture: the last tokens of eight stories, sixty tokens of a new prompt.
- * What is computed for a row never depends on the rows beside it, to the last bit: that is what lets
- * a seed give the same passage in a full house, and a kept prefix the same one as a reread prompt.
+ * What is computed for a row never depends on the rows beside it, to the last bit: that is what
+ * lets a seed give the same passage in a full house, and a kept prefix the same one as a reread
+ * prompt.
  *
  * Contents: vectors, numbers, matrices, attention, the network, threads, sampling, the interface.
- * Vectors are those of GCC and Clang, 16 numbers wide, which they translate for any processor; where
- * an instruction has no such name (VNNI, bf16) it is asked for, and done by hand elsewhere.
+ * Vectors are those of GCC and Clang, 16 numbers wide, which they translate for any processor;
+ * where an instruction has no such name (VNNI, bf16) it is asked for, and done by hand elsewhere.
  */
 #define _GNU_SOURCE
 #include <math.h>
@@ -28,12 +29,12 @@
 #include <immintrin.h>
 #endif
 
-#define LANES 16  /* numbers of a vector, and outputs of a matrix that are kept interleaved */
-#define BLOCKS 4  /* such blocks of outputs whose lines take turns */
-#define LINE 64   /* bytes: what memory is read by */
+#define LANES 16 /* numbers of a vector, and outputs of a matrix that are kept interleaved */
+#define BLOCKS 4 /* such blocks of outputs whose lines take turns */
+#define LINE 64  /* bytes: what memory is read by */
 #define NEXT (BLOCKS * LINE)
 #define WIDE (LANES * BLOCKS)
-#define GROUP 64  /* inputs that share a scale when they are rounded to 8 bits */
+#define GROUP 64 /* inputs that share a scale when they are rounded to 8 bits */
 #define INLINE static inline __attribute__((always_inline))
 
 /* ---- vectors ------------------------------------------------------------------------------- */
@@ -43,11 +44,21 @@ typedef int32_t ints __attribute__((vector_size(64), may_alias));
 typedef uint16_t halves __attribute__((vector_size(32), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(64), may_alias));
 
-INLINE vec load(const float *p) { vec v; memcpy(&v, p, sizeof v); return v; }
+INLINE vec load(const float *p)
+{
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 INLINE void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
 INLINE vec all(float x) { return x - (vec){}; }
 INLINE ints all_ints(int32_t x) { return x - (ints){}; }
-INLINE vec as_vec(ints v) { vec f; memcpy(&f, &v, sizeof f); return f; }
+INLINE vec as_vec(ints v)
+{
+    vec f;
+    memcpy(&f, &v, sizeof f);
+    return f;
+}
 INLINE vec choose(ints where, vec yes, vec no)
 {
     ints a, b;
@@ -68,6 +79,18 @@ INLINE float largest(vec v)
     float most = v[0];
     for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
     return most;
+}
+
+/* Whether a comparison holds anywhere. */
+INLINE bool any(ints where)
+{
+#ifdef __AVX512F__
+    return _mm512_test_epi32_mask((__m512i)where, (__m512i)where) != 0;
+#else
+    int32_t found = 0;
+    for (int i = 0; i < LANES; i++) found |= where[i];
+    return found != 0;
+#endif
 }
 
 /* ---- numbers ------------------------------------------------------------------------------- */
@@ -128,19 +151,16 @@ INLINE vec activate(vec x, enum activation activation)
 
 /* ---- matrices ------------------------------------------------------------------------------ */
 
-/* Rows of the weight matrix (outputs) lie in blocks of 16, interleaved, so that one vector holds the
- * same input's weight of 16 outputs: their 16 sums grow side by side and nothing is ever added up
- * across a vector. A block is a row of lines, of 64 bytes each, by format:
- *   F32    for each input: 16 floats
- *   BF16   for each two inputs: 16 pairs
- *   INT8   for each 64 inputs: 16 lines, of four inputs each, 16 times 4 bytes (weight + 128); and a
- *          line of 16 float scales
- *   INT4   for each 64 inputs: 8 lines, the low halves inputs 0..31, the high halves 32..63, in fours
- *          as above (weight + 8); and a line of 16 bf16 scales for each 32
- * The lines of four blocks take turns, so that a product of one row, which does four at a time, reads
- * memory from one end to the other. Nothing is faster.
- * For INT8 and INT4 the row is rounded to 8 bits too, with a scale for each 64 of it. Whole numbers
- * are multiplied and added exactly. */
+/* Rows of the weight matrix (outputs) lie in blocks of 16, interleaved, so that one vector holds
+ * the same input's weight of 16 outputs: their 16 sums grow side by side and nothing is ever added
+ * up across a vector. A block is a row of lines, of 64 bytes each, by format: F32    for each
+ * input: 16 floats BF16   for each two inputs: 16 pairs INT8   for each 64 inputs: 16 lines, of
+ * four inputs each, 16 times 4 bytes (weight + 128); and a line of 16 float scales INT4   for each
+ * 64 inputs: 8 lines, the low halves inputs 0..31, the high halves 32..63, in fours as above
+ * (weight + 8); and a line of 16 bf16 scales for each 32 The lines of four blocks take turns, so
+ * that a product of one row, which does four at a time, reads memory from one end to the other.
+ * Nothing is faster. For INT8 and INT4 the row is rounded to 8 bits too, with a scale for each 64
+ * of it. Whole numbers are multiplied and added exactly. */
 enum format { F32, BF16, INT8, INT4 };
 enum { INT8_LINES = GROUP / 4 + 1, INT4_LINES = GROUP / 8 + 1 }; /* of a group */
 
@@ -152,12 +172,12 @@ struct matrix {
 
 /* Rows as a matrix wants them. */
 struct input {
-    const float *x;         /* (rows, stride) */
-    const uint16_t *bf16;   /* (rows, stride) */
-    const int8_t *q;        /* (rows, stride), */
-    const float *scale;     /* (rows, stride / 64), */
-    const int32_t *sums;    /* (rows, stride / 32): of q */
-    int stride;             /* a multiple of 64 */
+    const float *x;       /* (rows, stride) */
+    const uint16_t *bf16; /* (rows, stride) */
+    const int8_t *q;      /* (rows, stride), */
+    const float *scale;   /* (rows, stride / 64), */
+    const int32_t *sums;  /* (rows, stride / 32): of q */
+    int stride;           /* a multiple of 64 */
 };
 
 static int round_up(int n, int to) { return (n + to - 1) / to * to; }
@@ -189,7 +209,10 @@ INLINE ints dot4(ints sums, bytes w, const int8_t *x)
 #elif defined(__AVX2__) /* as pairs of 16 bits: bytes 0 and 2, then 1 and 3 */
     __m256i even_x = _mm256_set1_epi32((uint16_t)x[0] | (uint32_t)(uint16_t)x[2] << 16);
     __m256i odd_x = _mm256_set1_epi32((uint16_t)x[1] | (uint32_t)(uint16_t)x[3] << 16);
-    union { ints v; __m256i half[2]; } s = {.v = sums}, u;
+    union {
+        ints v;
+        __m256i half[2];
+    } s = {.v = sums}, u;
     memcpy(&u, &w, sizeof u);
     for (int i = 0; i < 2; i++) {
         __m256i even = _mm256_and_si256(u.half[i], _mm256_set1_epi32(0x00ff00ff));
@@ -206,9 +229,9 @@ INLINE ints dot4(ints sums, bytes w, const int8_t *x)
 #endif
 }
 
-/* acc[r][b] of R rows and B blocks: the sums of all products. R and B are constants wherever this is
- * called, so the loops over them vanish and acc lives in registers. */
-#define UNROLL _Pragma("GCC unroll 16")
+/* acc[r][b] of R rows and B blocks: the sums of all products. R and B are constants wherever this
+ * is called, so the loops over them vanish and acc lives in registers. */
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 INLINE void multiply_f32(vec (*acc)[4], const int R, const int B, const struct matrix *m,
                          const uint8_t *w, const struct input *in, int row)
@@ -216,9 +239,9 @@ INLINE void multiply_f32(vec (*acc)[4], const int R, const int B, const struct m
     const float *x = in->x + (size_t)row * in->stride;
     for (int k = 0; k < m->n_in; k++, w += NEXT) {
         vec weight[4];
-        UNROLL for (int b = 0; b < B; b++) weight[b] = load((const float *)w + b * LANES);
-        UNROLL for (int r = 0; r < R; r++)
-            UNROLL for (int b = 0; b < B; b++) acc[r][b] += weight[b] * x[r * in->stride + k];
+        EACH(b, B) weight[b] = load((const float *)w + b * LANES);
+        EACH(r, R)
+            EACH(b, B) acc[r][b] += weight[b] * x[r * in->stride + k];
     }
 }
 
@@ -228,17 +251,18 @@ INLINE void multiply_bf16(vec (*acc)[4], const int R, const int B, const struct 
     const uint16_t *x = in->bf16 + (size_t)row * in->stride;
     for (int k = 0; k < m->n_in; k += 2, w += NEXT) {
         ints pair[4];
-        UNROLL for (int b = 0; b < B; b++) memcpy(&pair[b], w + b * LINE, sizeof(ints));
-        UNROLL for (int r = 0; r < R; r++) {
+        EACH(b, B) memcpy(&pair[b], w + b * LINE, sizeof(ints));
+        EACH(r, R) {
             int32_t both;
             memcpy(&both, x + r * in->stride + k, 4);
-            UNROLL for (int b = 0; b < B; b++) {
+            EACH(b, B) {
 #ifdef __AVX512BF16__
                 acc[r][b] = (vec)_mm512_dpbf16_ps((__m512)acc[r][b], (__m512bh)pair[b],
                                                   (__m512bh)_mm512_set1_epi32(both));
 #else
                 acc[r][b] += as_vec(pair[b] << 16) * one_from_bf16(both & 0xffff);
-                acc[r][b] += as_vec(pair[b] & (int32_t)0xffff0000) * one_from_bf16((uint32_t)both >> 16);
+                acc[r][b] +=
+                    as_vec(pair[b] & (int32_t)0xffff0000) * one_from_bf16((uint32_t)both >> 16);
 #endif
             }
         }
@@ -253,22 +277,21 @@ INLINE void multiply_int8(vec (*acc)[4], const int R, const int B, const struct 
     const int32_t *of_q = in->sums + (size_t)row * (in->stride / GROUP * 2);
     for (int g = 0; g * GROUP < m->n_in; g++, w += INT8_LINES * NEXT, q += GROUP) {
         ints sums[6][4];
-        UNROLL for (int r = 0; r < R; r++) { /* weights are 128 too large */
+        EACH(r, R) { /* weights are 128 too large */
             const int32_t *of = of_q + r * (in->stride / GROUP * 2) + 2 * g;
-            UNROLL for (int b = 0; b < B; b++) sums[r][b] = all_ints(-128 * (of[0] + of[1]));
+            EACH(b, B) sums[r][b] = all_ints(-128 * (of[0] + of[1]));
         }
         for (int k = 0; k < GROUP; k += 4) {
             bytes weight[4];
-            UNROLL for (int b = 0; b < B; b++) memcpy(&weight[b], w + k / 4 * NEXT + b * LINE, sizeof(bytes));
-            UNROLL for (int r = 0; r < R; r++)
-                UNROLL for (int b = 0; b < B; b++)
-                    sums[r][b] = dot4(sums[r][b], weight[b], q + r * in->stride + k);
+            EACH(b, B) memcpy(&weight[b], w + k / 4 * NEXT + b * LINE, sizeof(bytes));
+            EACH(r, R)
+                EACH(b, B) sums[r][b] = dot4(sums[r][b], weight[b], q + r * in->stride + k);
         }
-        UNROLL for (int b = 0; b < B; b++) {
+        EACH(b, B) {
             vec of_weights = load((const float *)(w + GROUP / 4 * NEXT + b * LINE));
-            UNROLL for (int r = 0; r < R; r++)
-                acc[r][b] += __builtin_convertvector(sums[r][b], vec)
-                             * (of_weights * scale[r * (in->stride / GROUP) + g]);
+            EACH(r, R)
+                acc[r][b] += __builtin_convertvector(sums[r][b], vec) *
+                             (of_weights * scale[r * (in->stride / GROUP) + g]);
         }
     }
 }
@@ -280,30 +303,30 @@ INLINE void multiply_int4(vec (*acc)[4], const int R, const int B, const struct 
     const float *scale = in->scale + (size_t)row * (in->stride / GROUP);
     const int32_t *of_q = in->sums + (size_t)row * (in->stride / GROUP * 2);
     for (int g = 0; g * GROUP < m->n_in; g++, w += INT4_LINES * NEXT, q += GROUP)
-        UNROLL for (int half = 0; half < 2; half++) {
+        EACH(half, 2) {
             ints sums[6][4];
-            UNROLL for (int r = 0; r < R; r++) {
+            EACH(r, R) {
                 int32_t of = of_q[r * (in->stride / GROUP * 2) + 2 * g + half];
-                UNROLL for (int b = 0; b < B; b++) sums[r][b] = all_ints(-8 * of);
+                EACH(b, B) sums[r][b] = all_ints(-8 * of);
             }
             for (int k = 0; k < GROUP / 2; k += 4) {
                 bytes weight[4];
-                UNROLL for (int b = 0; b < B; b++) {
+                EACH(b, B) {
                     ints both;
                     memcpy(&both, w + k / 4 * NEXT + b * LINE, sizeof both);
                     weight[b] = (bytes)((half ? both >> 4 : both) & 0x0f0f0f0f);
                 }
-                UNROLL for (int r = 0; r < R; r++)
-                    UNROLL for (int b = 0; b < B; b++)
+                EACH(r, R)
+                    EACH(b, B)
                         sums[r][b] = dot4(sums[r][b], weight[b],
                                           q + r * in->stride + half * (GROUP / 2) + k);
             }
-            UNROLL for (int b = 0; b < B; b++) {
+            EACH(b, B) {
                 const uint16_t *scales = (const uint16_t *)(w + GROUP / 8 * NEXT + b * LINE);
                 vec of_weights = from_bf16(scales + half * LANES);
-                UNROLL for (int r = 0; r < R; r++)
-                    acc[r][b] += __builtin_convertvector(sums[r][b], vec)
-                                 * (of_weights * scale[r * (in->stride / GROUP) + g]);
+                EACH(r, R)
+                    acc[r][b] += __builtin_convertvector(sums[r][b], vec) *
+                                 (of_weights * scale[r * (in->stride / GROUP) + g]);
             }
         }
 }
@@ -321,25 +344,29 @@ INLINE void tile(const int R, const int B, const struct matrix *m, const struct 
 {
     const uint8_t *w = block_at(m, block);
     vec acc[6][4];
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int b = 0; b < B; b++) acc[r][b] = all(0.0f);
+    EACH(r, R)
+        EACH(b, B) acc[r][b] = all(0.0f);
     switch (m->format) {
     case F32: multiply_f32(acc, R, B, m, w, in, row); break;
     case BF16: multiply_bf16(acc, R, B, m, w, in, row); break;
     case INT8: multiply_int8(acc, R, B, m, w, in, row); break;
     default: multiply_int4(acc, R, B, m, w, in, row);
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int b = 0; b < B; b++) {
+    EACH(r, R)
+        EACH(b, B) {
             float *y = out->y + (size_t)(row + r) * out->stride + (block + b) * LANES;
             vec result = acc[r][b] + load(m->bias + (block + b) * LANES);
-            if (out->add) result += load(y);
-            else result = activate(result, out->activation);
+            if (out->add)
+                result += load(y);
+            else
+                result = activate(result, out->activation);
             store(y, result);
         }
 }
 
-/* Blocks first..last-1 of a product for all rows. One or two rows take four blocks at a time, so that
- * enough sums are under way to hide how long each addition takes; more rows have enough with two. */
+/* Blocks first..last-1 of a product for all rows. One or two rows take four blocks at a time, so
+ * that enough sums are under way to hide how long each addition takes; more rows have enough with
+ * two. */
 static void multiply(const struct matrix *m, const struct input *in, const struct output *out,
                      int n_rows, int first, int last)
 {
@@ -349,24 +376,34 @@ static void multiply(const struct matrix *m, const struct input *in, const struc
         for (int row = 0; row < n_rows;) {
             int rows = n_rows - row;
             if (wide == 4) {
-                if (rows >= 2) tile(2, 4, m, in, out, row, block), row += 2;
-                else tile(1, 4, m, in, out, row, block), row += 1;
+                if (rows >= 2)
+                    tile(2, 4, m, in, out, row, block), row += 2;
+                else
+                    tile(1, 4, m, in, out, row, block), row += 1;
             } else if (wide == 2) {
-                if (rows >= 6) tile(6, 2, m, in, out, row, block), row += 6;
-                else if (rows >= 4) tile(4, 2, m, in, out, row, block), row += 4;
-                else if (rows >= 2) tile(2, 2, m, in, out, row, block), row += 2;
-                else tile(1, 2, m, in, out, row, block), row += 1;
+                if (rows >= 6)
+                    tile(6, 2, m, in, out, row, block), row += 6;
+                else if (rows >= 4)
+                    tile(4, 2, m, in, out, row, block), row += 4;
+                else if (rows >= 2)
+                    tile(2, 2, m, in, out, row, block), row += 2;
+                else
+                    tile(1, 2, m, in, out, row, block), row += 1;
             } else {
-                if (rows >= 6) tile(6, 1, m, in, out, row, block), row += 6;
-                else if (rows >= 2) tile(2, 1, m, in, out, row, block), row += 2;
-                else tile(1, 1, m, in, out, row, block), row += 1;
+                if (rows >= 6)
+                    tile(6, 1, m, in, out, row, block), row += 6;
+                else if (rows >= 2)
+                    tile(2, 1, m, in, out, row, block), row += 2;
+                else
+                    tile(1, 1, m, in, out, row, block), row += 1;
             }
         }
         block += wide;
     }
 }
 
-/* Row n of a matrix as floats: an embedding looked up in the output head that shares its weights. */
+/* Row n of a matrix as floats: an embedding looked up in the output head that shares its weights.
+ */
 static void look_up(const struct matrix *m, int n, float *x)
 {
     const uint8_t *block = block_at(m, n / LANES);
@@ -376,18 +413,20 @@ static void look_up(const struct matrix *m, int n, float *x)
         const uint8_t *group;
         switch (m->format) {
         case F32: x[k] = ((const float *)(block + k * NEXT))[lane]; break;
-        case BF16: x[k] = one_from_bf16(((const uint16_t *)(block + k / 2 * NEXT))[lane * 2 + k % 2]); break;
+        case BF16:
+            x[k] = one_from_bf16(((const uint16_t *)(block + k / 2 * NEXT))[lane * 2 + k % 2]);
+            break;
         case INT8:
             group = block + k / GROUP * INT8_LINES * NEXT;
-            x[k] = (group[in_group / 4 * NEXT + of_fours] - 128)
-                   * ((const float *)(group + GROUP / 4 * NEXT))[lane];
+            x[k] = (group[in_group / 4 * NEXT + of_fours] - 128) *
+                   ((const float *)(group + GROUP / 4 * NEXT))[lane];
             break;
         default:
             group = block + k / GROUP * INT4_LINES * NEXT;
             int both = group[in_group % 32 / 4 * NEXT + of_fours];
             const uint16_t *scales = (const uint16_t *)(group + GROUP / 8 * NEXT);
-            x[k] = ((in_group < 32 ? both & 15 : both >> 4) - 8)
-                   * one_from_bf16(scales[in_group / 32 * LANES + lane]);
+            x[k] = ((in_group < 32 ? both & 15 : both >> 4) - 8) *
+                   one_from_bf16(scales[in_group / 32 * LANES + lane]);
         }
     }
 }
@@ -458,8 +497,8 @@ struct batch {
 enum { MAX_THREADS = 64 };
 struct team;
 
-/* Numbers on their way through the network, and what each slot remembers. Rows are `wide` apart in the
- * buffers that every operation shares; all are zero where nothing was ever written. */
+/* Numbers on their way through the network, and what each slot remembers. Rows are `wide` apart in
+ * the buffers that every operation shares; all are zero where nothing was ever written. */
 struct session {
     const struct model *model;
     struct team *team;
@@ -479,7 +518,7 @@ struct session {
 struct worker {
     struct session *s;
     const struct batch *batch;
-    int id, n; /* which of how many */
+    int id, n;          /* which of how many */
     uint64_t base, met; /* see meet() */
     int64_t waited;     /* nanoseconds, beyond what is usual */
 };
@@ -487,8 +526,8 @@ static void meet(struct worker *w);
 
 static int part(int n, int id, int of) { return (int)((int64_t)n * id / of); }
 
-/* Keys lie in blocks of 16 positions, interleaved as the outputs of a matrix are, so that scores of 16
- * positions grow side by side; values lie position by position. */
+/* Keys lie in blocks of 16 positions, interleaved as the outputs of a matrix are, so that scores of
+ * 16 positions grow side by side; values lie position by position. */
 static size_t key_at(const struct session *s, int slot, int layer, int head, int position)
 {
     size_t before = ((size_t)slot * s->model->n_layer + layer) * s->model->n_head + head;
@@ -555,8 +594,7 @@ INLINE void attend(const struct session *s, const bool bf16, int slot, int layer
         size_t v = value_at(s, slot, layer, head, 0) + d;
         if (vectors == 4)
             for (int p = 0; p <= position; p++, v += s->head_wide)
-                UNROLL for (int i = 0; i < 4; i++)
-                    mix[i] += cached(s->values, v + i * LANES, bf16) * scores[p];
+                EACH(i, 4) mix[i] += cached(s->values, v + i * LANES, bf16) * scores[p];
         else
             for (int p = 0; p <= position; p++, v += s->head_wide)
                 for (int i = 0; i < vectors; i++)
@@ -583,15 +621,16 @@ static void layer_norm(const float *x, int n, float epsilon, const float *weight
         store(y + i, (load(x + i) - mean) * scale * load(weight + i) + load(bias + i));
 }
 
-/* Rows x (n_rows, stride) in the form that matrix m multiplies, after a layer norm if weight is given.
- * Few rows are prepared by every thread for itself, in its own part of the buffers. */
+/* Rows x (n_rows, stride) in the form that matrix m multiplies, after a layer norm if weight is
+ * given. Few rows are prepared by every thread for itself, in its own part of the buffers. */
 static struct input prepare(struct worker *w, const struct matrix *m, float *x, int stride,
                             const float *weight, const float *bias, int n_rows)
 {
     struct session *s = w->s;
     bool own = n_rows <= 2;
     size_t at = own ? (size_t)(s->max_rows + 2 * w->id) * s->wide : 0;
-    int first = own ? 0 : part(n_rows, w->id, w->n), last = own ? n_rows : part(n_rows, w->id + 1, w->n);
+    int first = own ? 0 : part(n_rows, w->id, w->n),
+        last = own ? n_rows : part(n_rows, w->id + 1, w->n);
     struct input in = {0};
     float *y = x;
     in.stride = stride;
@@ -600,7 +639,8 @@ static struct input prepare(struct worker *w, const struct matrix *m, float *x, 
     for (int row = first; row < last; row++) {
         float *of = y + (size_t)row * stride;
         if (weight)
-            layer_norm(x + (size_t)row * stride, m->n_in, s->model->layer_norm_epsilon, weight, bias, of);
+            layer_norm(x + (size_t)row * stride, m->n_in, s->model->layer_norm_epsilon, weight,
+                       bias, of);
         if (m->format == BF16)
             for (int i = 0; i < n; i++) s->bf16[at + (size_t)row * stride + i] = to_bf16(of[i]);
         if (m->format >= INT8)
@@ -628,7 +668,10 @@ static void product(struct worker *w, const struct matrix *m, struct input in, f
 /* ---- sampling ------------------------------------------------------------------------------ */
 
 /* The same as sampling.py, in the same order and in doubles; there is told why. */
-struct candidate { double logit; int32_t id; };
+struct candidate {
+    double logit;
+    int32_t id;
+};
 
 static uint64_t splitmix64(uint64_t state, uint64_t n)
 {
@@ -656,11 +699,9 @@ static float kth_largest(const float *x, int n, int k, float *heap)
 {
     int size = 0;
     for (int i = 0; i < n; i++) {
-        if (size == k && i + LANES <= n) { /* skip 16 that are all too small */
-            ints above = load(x + i) > heap[0];
-            bool any = false;
-            for (int j = 0; j < LANES; j++) any |= above[j] != 0;
-            if (!any) { i += LANES - 1; continue; }
+        if (size == k && i + LANES <= n && !any(load(x + i) > heap[0])) {
+            i += LANES - 1; /* 16 that are all too small */
+            continue;
         }
         if (size == k && x[i] <= heap[0]) continue;
         int at;
@@ -690,37 +731,52 @@ static int nucleus(struct candidate *c, int n, double p)
     qsort(c, (size_t)n, sizeof *c, more_probable);
     int kept = 0;
     for (; kept < n && before < p; kept++) before += exp(c[kept].logit) / total;
-    while (kept < n && kept > 0 && c[kept].logit == c[kept - 1].logit) kept++; /* equals share a fate */
+    while (kept < n && kept > 0 && c[kept].logit == c[kept - 1].logit)
+        kept++; /* equals share a fate */
     return kept;
 }
 
 /* The next token of a row, or -1 where its logits are no numbers. Changes the logits. */
-static int32_t draw(struct session *s, int thread, float *logits, int n, const struct choice *choice)
+static int32_t draw(struct session *s, int thread, float *logits, int n,
+                    const struct choice *choice)
 {
     struct candidate *c = s->candidates + (size_t)thread * s->model->vocab_size;
     uint8_t *seen = s->seen + (size_t)thread * s->model->vocab_size;
-    double total = 0;
-    for (int i = 0; i < n; i++) total += logits[i];
-    if (!isfinite(total)) return -1;
+    /* A vocabulary is long: sixteen at a time wherever that says the same. */
+    vec total = all(0.0f);
+    int whole = n / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) total += load(logits + i) * 0.0f; /* NaN if not finite */
+    float rest = sum(total);
+    for (int i = whole; i < n; i++) rest += logits[i] * 0.0f;
+    if (rest != 0) return -1;
     if (choice->repetition_penalty != 1.0) {
         for (int i = 0; i < choice->n_context; i++) {
             int32_t id = choice->context[i];
             float *x = &logits[id];
             if (!seen[id]++)
-                *x = (float)(*x > 0 ? *x / choice->repetition_penalty : *x * choice->repetition_penalty);
+                *x = (float)(*x > 0 ? *x / choice->repetition_penalty
+                                    : *x * choice->repetition_penalty);
         }
         for (int i = 0; i < choice->n_context; i++) seen[choice->context[i]] = 0;
     }
+    float top = -INFINITY, least = -INFINITY;
+    vec most_of_16 = all(-INFINITY);
+    for (int i = 0; i < whole; i += LANES) most_of_16 = larger(most_of_16, load(logits + i));
+    if (whole) top = largest(most_of_16);
+    for (int i = whole; i < n; i++) top = logits[i] > top ? logits[i] : top;
     int best = 0;
-    for (int i = 1; i < n; i++) best = logits[i] > logits[best] ? i : best;
+    while (logits[best] != top) best++;
     if (choice->temperature == 0) return best;
 
-    float least = -INFINITY, top = logits[best];
-    if (choice->top_k > 0 && choice->top_k < n) least = kth_largest(logits, n, choice->top_k, (float *)c);
+    if (choice->top_k > 0 && choice->top_k < n)
+        least = kth_largest(logits, n, choice->top_k, (float *)c);
     int kept = 0;
-    for (int i = 0; i < n; i++)
-        if (logits[i] >= least)
+    for (int i = 0; i < n; i++) {
+        if (i + LANES <= n && !any(load(logits + i) >= least))
+            i += LANES - 1;
+        else if (logits[i] >= least)
             c[kept++] = (struct candidate){((double)logits[i] - top) / choice->temperature, i};
+    }
     if (choice->top_p < 1) kept = nucleus(c, kept, choice->top_p);
     double most = -INFINITY;
     int32_t chosen = best;
@@ -750,7 +806,8 @@ static void forward(struct worker *w)
     meet(w);
     for (int l = 0; l < m->n_layer; l++) {
         const struct layer *layer = &m->layers[l];
-        struct input in = prepare(w, &layer->c_attn, s->x, wide, layer->ln_1_weight, layer->ln_1_bias, n);
+        struct input in =
+            prepare(w, &layer->c_attn, s->x, wide, layer->ln_1_weight, layer->ln_1_bias, n);
         product(w, &layer->c_attn, in, s->qkv, three, NONE, false, n);
 
         /* A head of a row each. Keys and values of the head are stored first, of all rows: later
@@ -765,8 +822,10 @@ static void forward(struct worker *w)
                 const float *query = s->qkv + (size_t)row * three + h * s->head_size;
                 float *y = s->mix + (size_t)row * wide + h * s->head_size;
                 float *scores = s->scores + (size_t)w->id * s->positions;
-                if (m->cache_bf16) attend(s, true, b->slots[row], l, h, b->positions[row], query, scores, y);
-                else attend(s, false, b->slots[row], l, h, b->positions[row], query, scores, y);
+                if (m->cache_bf16)
+                    attend(s, true, b->slots[row], l, h, b->positions[row], query, scores, y);
+                else
+                    attend(s, false, b->slots[row], l, h, b->positions[row], query, scores, y);
             }
         }
         meet(w);
@@ -778,14 +837,15 @@ static void forward(struct worker *w)
         product(w, &layer->mlp_proj, in, s->x, wide, NONE, true, n);
     }
 
-    /* The rows that are asked for, moved together. What a thread does after the last meeting must not
-     * look at the batch: it may be gone. */
+    /* The rows that are asked for, moved together. What a thread does after the last meeting must
+     * not look at the batch: it may be gone. */
     bool wanted = b->n_out > 0, drawing = b->choices != NULL;
     for (int i = part(b->n_out, w->id, w->n); i < part(b->n_out, w->id + 1, w->n); i++)
         memcpy(s->mix + (size_t)i * wide, s->x + (size_t)b->out[i] * wide, sizeof(float) * wide);
     meet(w);
     if (!wanted) return;
-    struct input last = prepare(w, &m->lm_head, s->mix, wide, m->ln_f_weight, m->ln_f_bias, b->n_out);
+    struct input last =
+        prepare(w, &m->lm_head, s->mix, wide, m->ln_f_weight, m->ln_f_bias, b->n_out);
     int vocab = round_up(m->vocab_size, WIDE);
     product(w, &m->lm_head, last, b->logits, vocab, NONE, false, b->n_out);
     if (!drawing) return;
@@ -796,11 +856,11 @@ static void forward(struct worker *w)
 
 /* ---- threads ------------------------------------------------------------------------------- */
 
-/* Threads of a team run forward() side by side and meet after each operation, hundreds of times for a
- * token, so they wait by looking again and again rather than by sleeping. Where another program wants
- * their core this is slow: a thread that was put aside for 4 ms lets the others wait as long. A team
- * that waited for a quarter of a step goes on with one thread, and tries again after a while, which
- * doubles as long as that fails. */
+/* Threads of a team run forward() side by side and meet after each operation, hundreds of times for
+ * a token, so they wait by looking again and again rather than by sleeping. Where another program
+ * wants their core this is slow: a thread that was put aside for 4 ms lets the others wait as long.
+ * A team that waited for a quarter of a step goes on with one thread, and tries again after a
+ * while, which doubles as long as that fails. */
 enum { LOOKS = 1024, SHORTEST_PAUSE_NS = 20000000, LONGEST_PAUSE_NS = 1000000000 };
 
 struct team {
@@ -858,7 +918,10 @@ static int64_t take_part(struct team *t, int id, int n)
     return w.waited;
 }
 
-struct start { struct team *team; int id; };
+struct start {
+    struct team *team;
+    int id;
+};
 
 static void *worker_main(void *argument)
 {
@@ -868,7 +931,8 @@ static void *worker_main(void *argument)
     uint64_t seen = 256;
     for (;;) {
         uint64_t call;
-        for (int looks = 0; (call = atomic_load_explicit(&t->call, memory_order_acquire)) == seen; looks++) {
+        for (int looks = 0; (call = atomic_load_explicit(&t->call, memory_order_acquire)) == seen;
+             looks++) {
             breathe();
             if (looks < 4 * LOOKS) continue; /* some 0.1 ms: the next token comes sooner */
             pthread_mutex_lock(&t->lock);
@@ -944,8 +1008,8 @@ void storygen_close(struct session *s)
 {
     if (s == NULL) return;
     if (s->team) end_team(s->team);
-    void *memory[] = {s->keys, s->values, s->x, s->qkv, s->mix, s->inner, s->scores, s->y, s->scale,
-                      s->bf16, s->q, s->sums, s->candidates, s->seen};
+    void *memory[] = {s->keys, s->values, s->x,    s->qkv, s->mix,  s->inner,      s->scores,
+                      s->y,    s->scale,  s->bf16, s->q,   s->sums, s->candidates, s->seen};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) free(memory[i]);
     free(s);
 }
@@ -992,8 +1056,8 @@ struct session *storygen_open(const struct model *m, int n_slots, int max_rows, 
     s->candidates = reserved((size_t)n_threads * m->vocab_size * sizeof(struct candidate));
     s->seen = taken((size_t)n_threads * m->vocab_size);
     s->team = start_team(n_threads);
-    if (s->keys && s->values && s->x && s->mix && s->qkv && s->inner && s->scores && s->y && s->bf16
-        && s->q && s->scale && s->sums && s->candidates && s->seen && s->team)
+    if (s->keys && s->values && s->x && s->mix && s->qkv && s->inner && s->scores && s->y &&
+        s->bf16 && s->q && s->scale && s->sums && s->candidates && s->seen && s->team)
         return s;
     storygen_close(s);
     return NULL;
@@ -1010,7 +1074,8 @@ void storygen_copy(struct session *s, int from, int to, int n)
     for (int l = 0; l < m->n_layer; l++)
         for (int h = 0; h < m->n_head; h++) {
             size_t size = (size_t)round_up(n, LANES) * s->head_size * number;
-            memcpy(s->keys + key_at(s, to, l, h, 0) * number, s->keys + key_at(s, from, l, h, 0) * number, size);
+            memcpy(s->keys + key_at(s, to, l, h, 0) * number,
+                   s->keys + key_at(s, from, l, h, 0) * number, size);
             size = (size_t)n * s->head_wide * number;
             memcpy(s->values + value_at(s, to, l, h, 0) * number,
                    s->values + value_at(s, from, l, h, 0) * number, size);
