@@ -105,7 +105,7 @@ def _models(args: argparse.Namespace, settings: Settings) -> None:
         print(f"{info.name:16} {info.genre:14} {info.block_size:5} tokens  {bpb}")
     if not models:
         print(f"No models in {settings.weights_dir}. Train one: python -m storygen.train RECIPE")
-    print(described(settings.native_dir))
+    print(described(settings.native_dir), file=sys.stderr)
 
 
 def _described(info: ModelInfo) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
+@pytest.fixture(scope="package")
+def slow_server(tmp_path_factory: pytest.TempPathFactory, real_server: Server) -> Iterator[Server]:
+    """The same with models that PyTorch computes: slow enough to watch and to stop."""
+    folder = tmp_path_factory.mktemp("slow")
+    running = serve(folder, REAL, STORYGEN_WEIGHTS_DIR=str(SHIPPED), STORYGEN_DTYPE="fp16")
+    yield running
+    running.stop()
+
+
 class Desk:
     """What a writer sees and does."""
 
@@ -138,3 +147,9 @@ def desk(page: Page, server: Server) -> Desk:  # noqa: F811
 def real_desk(page: Page, real_server: Server) -> Desk:
     """A page with models."""
     return Desk(page, real_server)
+
+
+@pytest.fixture
+def slow_desk(page: Page, slow_server: Server) -> Desk:
+    """A page with models that take their time."""
+    return Desk(page, slow_server)

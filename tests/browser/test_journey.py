@@ -24,7 +24,7 @@ STOP_SOON = """() => {
   new MutationObserver((_, observer) => {
     const passage = document.querySelector(".ai-message [role=article]");
     const stop = document.getElementById("stop-button");
-    if (!stop || !passage || passage.textContent.length < 20) return;
+    if (!stop || !passage || passage.textContent.length < 80) return;
     observer.disconnect();
     stop.click();
   }).observe(document.body, { subtree: true, childList: true, characterData: true });
@@ -35,11 +35,9 @@ def test_writing_a_story(real_desk: Desk) -> None:
     desk, page = real_desk, real_desk.page
     desk.open()
 
-    # A passage streams.
-    page.evaluate(RECORD_LENGTHS)
+    # A passage is written.
     desk.write(OPENING)
     desk.wait()
-    assert page.evaluate("lengths.size") > 2
     first = desk.texts()
     assert first[0] == OPENING
     assert len(first) == 2
@@ -75,17 +73,19 @@ def test_writing_a_story(real_desk: Desk) -> None:
     assert desk.texts() == third
 
 
-def test_stop_stops(real_desk: Desk) -> None:
-    desk, page = real_desk, real_desk.page
+def test_a_passage_streams_until_stop_stops_it(slow_desk: Desk) -> None:
+    desk, page = slow_desk, slow_desk.page
     desk.open()
     page.click("#chat-settings-header-button")
     slider = page.locator("[role=slider]").nth(2)
     slider.focus()
     slider.press("End")  # the longest passage
     page.click("#confirm-sidebar")
+    page.evaluate(RECORD_LENGTHS)
     page.evaluate(STOP_SOON)
     desk.write(OPENING)
     desk.wait()
+    assert page.evaluate("lengths.size") > 2
     assert desk.last_passages("finish_reason")[-1] == "cancelled"
     stopped = desk.texts()
     time.sleep(0.5)
