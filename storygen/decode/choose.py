@@ -57,9 +57,16 @@ def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Deco
     config = network.config
     n_slots = slots + max(1, min(slots, SPARE_BYTES // slot_bytes(config)))
     if by.library is None:
-        return EagerDecoder(network, n_slots, by.form)
-    threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        return EagerDecoder(network, n_slots)
+    threads = threads or min(MOST_THREADS, cores())
     return NativeDecoder(by.library, config, network.state_dict(), by.form, n_slots, threads)
+
+
+def cores() -> int:
+    """Those this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def slot_bytes(config: GPTConfig) -> int:

@@ -1081,5 +1081,3 @@ void storygen_copy(struct session *s, int from, int to, int n)
                    s->values + value_at(s, from, l, h, 0) * number, size);
         }
 }
-
-int storygen_threads(const struct session *s) { return s->team->n; }

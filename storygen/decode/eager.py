@@ -14,9 +14,9 @@ from storygen.sampling import Row, sample
 class EagerDecoder:
     """A GPT and its cache; see interface.Decoder. Slots that get one token each share a pass."""
 
-    def __init__(self, model: GPT, n_slots: int, form: str) -> None:
+    def __init__(self, model: GPT, n_slots: int) -> None:
         weight = model.wte.weight
-        self.config, self.form, self.n_slots = model.config, form, n_slots
+        self.config, self.n_slots = model.config, n_slots
         self.max_rows = 64 if weight.device.type == "cpu" else 512
         self._model, self._device = model, weight.device
         self._cache = KVCache(model.config, n_slots, weight.device, weight.dtype)

@@ -26,7 +26,6 @@ class Decoder(Protocol):
     """
 
     config: GPTConfig
-    form: str
     n_slots: int
     max_rows: int
 

@@ -118,7 +118,7 @@ class NativeDecoder:
         n_threads: int,
     ) -> None:
         """weights by their names in GPT. Raises MemoryError where there is not enough."""
-        self.config, self.form, self.n_slots = config, form, n_slots
+        self.config, self.n_slots, self._form = config, n_slots, form
         self.max_rows = max(ROWS, n_slots)
         self._library = declare(library)
         self._kept: list[Any] = []  # what C looks at
@@ -129,7 +129,6 @@ class NativeDecoder:
         self._session = library.storygen_open(byref(model), n_slots, self.max_rows, n_threads)
         if not self._session:
             raise MemoryError(f"{n_slots} slots of {config.block_size} tokens")
-        self.n_bytes = sum(t.nbytes for t in self._kept if isinstance(t, Tensor))
         self._slots, self._positions, self._tokens, self._out, self._drawn = (
             (c_int32 * self.max_rows)() for _ in range(5)
         )
@@ -197,7 +196,7 @@ class NativeDecoder:
         return [*names, "lm_head.weight", *([] if self.config.tied else ["wte.weight"])]
 
     def _form_of(self, name: str) -> str:
-        return self.form if name.startswith("h.") else head_form(self.form)
+        return self._form if name.startswith("h.") else head_form(self._form)
 
     def _model(self, weights: Mapping[str, Tensor]) -> _Model:
         """The structures that C reads, with weights in memory of their own."""
@@ -218,7 +217,7 @@ class NativeDecoder:
             vocab_size=config.vocab_size,
             block_size=config.block_size,
             activation=1 + ACTIVATIONS.index(config.activation),
-            cache_bf16=self.form != "fp32",
+            cache_bf16=self._form != "fp32",
             layer_norm_epsilon=config.layer_norm_epsilon,
             embedding=pointer(embedding),
             lm_head=head,
@@ -280,6 +279,4 @@ def declare(library: CDLL) -> CDLL:
     library.storygen_step.restype = None
     library.storygen_copy.argtypes = [c_void_p, c_int32, c_int32, c_int32]
     library.storygen_copy.restype = None
-    library.storygen_threads.argtypes = [c_void_p]
-    library.storygen_threads.restype = c_int32
     return library

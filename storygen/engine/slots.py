@@ -16,10 +16,10 @@ class Slots:
         self._free = list(range(decoder.n_slots))  # the longest unused first
 
     def take(self, ids: Sequence[int]) -> int:
-        """A free slot for a story that begins with ids: one that remembers most of them, or else
-        the longest unused."""
+        """A free slot for a story that begins with ids: its own, of which it remembers more than
+        is of no use now, or else the longest unused. What others know can be copied."""
         best = max(self._free, key=lambda slot: _common(self._known[slot], ids))
-        if not _common(self._known[best], ids):
+        if 2 * _common(self._known[best], ids) <= len(self._known[best]):
             best = self._free[0]
         self._free.remove(best)
         return best

@@ -29,7 +29,7 @@ def sequence(prompt="The night was dark.", **params):
 def runner(request, library):
     def make(model=MODEL, tokenizer=LETTERS, slots=8):
         if request.param == "eager":
-            return Runner("letters", EagerDecoder(model, slots, "fp32"), tokenizer)
+            return Runner("letters", EagerDecoder(model, slots), tokenizer)
         weights = model.state_dict()
         decoder = NativeDecoder(library, model.config, weights, "fp32", slots, 1)
         return Runner("letters", decoder, tokenizer)
