@@ -33,7 +33,7 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 # for every kind of processor. Readable whatever the umask of the checkout.
 COPY . /app
 RUN rm /app/requirements.txt \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && apt-get install --yes --no-install-recommends clang libc6-dev \
     && cd /app && /opt/venv/bin/python -m storygen.decode.build \
     && chmod -R a+rX /app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash \
