@@ -1,6 +1,6 @@
 """What rounding the weights costs: held-out bits per byte of the shipped models in every form.
 
-    python benchmarks/formats.py [--data data] [MODEL ...]
+    python -m benchmarks.formats [--data data] [MODEL ...]
 
 Scores excerpts of each model's own genre through the engine, as the page would compute them. Needs
 prepared corpora (docs/corpora.md). Prints a row a model; loss in percent of fp32's bits per byte.
@@ -8,19 +8,17 @@ prepared corpora (docs/corpora.md). Prints a row a model; loss in percent of fp3
 
 import argparse
 import asyncio
-import sys
 from math import log
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from storygen.catalogue import Catalogue, ModelInfo
+from storygen.decode.pack import FORMATS
+from storygen.engine.local import LocalEngine
+from storygen.report.held_out import excerpts, read_genres
+from storygen.report.score import readable
+from storygen.settings import load_settings
 
-from storygen.catalogue import Catalogue, ModelInfo  # noqa: E402
-from storygen.decode.pack import FORMATS  # noqa: E402
-from storygen.engine.local import LocalEngine  # noqa: E402
-from storygen.report.held_out import excerpts, read_genres  # noqa: E402
-from storygen.report.score import readable  # noqa: E402
-from storygen.settings import load_settings  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 async def bits_per_byte(info: ModelInfo, form: str, texts: list[str]) -> float:

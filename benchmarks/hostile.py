@@ -1,6 +1,6 @@
 """How soon, and in how little memory, is each hostile file of the tests refused?
 
-    python benchmarks/hostile.py [--sentences]
+    python -m benchmarks.hostile [--sentences]
 
 Imports every one as the command would, pickles in the converter's own process, and prints a row
 each: seconds by the clock, seconds of processor time with the converter's, and how far the memory
@@ -20,21 +20,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from storygen.checkpoints import save  # noqa: E402
-from storygen.checkpoints.importers import Asked, import_model  # noqa: E402
-from storygen.errors import CheckpointError  # noqa: E402
-from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer  # noqa: E402
-from tests.checkpoints.importers.corpus import (  # noqa: E402
+from storygen.checkpoints import save
+from storygen.checkpoints.importers import Asked, import_model
+from storygen.errors import CheckpointError
+from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer
+from tests.checkpoints.importers.corpus import (
     ADAPTERS,
     DIRECTORIES,
     EARLY,
     LATE,
     adapter,
 )
-from tests.conftest import random_model  # noqa: E402
+from tests.conftest import random_model
 
 SECONDS, MEGABYTES = 2.0, 64.0
 

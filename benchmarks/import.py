@@ -1,8 +1,8 @@
 """Do checkpoints made by their authors' own classes give their authors' logits here?
 
     pip install llms-from-scratch          # the book's package; not a dependency of storygen
-    python benchmarks/import.py [--nanogpt model.py] [--lecture gpt.py] [--movie-plots gpt.py]
-    python benchmarks/import.py --large
+    python -m benchmarks.import [--nanogpt model.py] [--lecture gpt.py] [--movie-plots gpt.py]
+    python -m benchmarks.import --large
 
 Each class gets random numbers in every weight and is saved as its author saves it; the real command
 imports the file, in a process of its own, and the logits of both are compared. The classes that no
@@ -31,13 +31,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from storygen.checkpoints import load
+from storygen.checkpoints.export import export_gguf
+from storygen.checkpoints.hf import write_tokenizer
+from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer
 
-from storygen.checkpoints import load  # noqa: E402
-from storygen.checkpoints.export import export_gguf  # noqa: E402
-from storygen.checkpoints.hf import write_tokenizer  # noqa: E402
-from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 TOLERANCE = 1e-4
 TEXT = "The owl, and 12 hens: said (once) no more?!\n"

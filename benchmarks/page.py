@@ -1,6 +1,6 @@
 """How soon the page answers while eight write, and how soon Stop stops.
 
-    python benchmarks/page.py [--rounds 50] [--shipped]
+    python -m benchmarks.page [--rounds 50] [--shipped]
 
 Socket clients on the real page, first with an engine that writes a token every 10 ms at no cost,
 then, with --shipped, with the first shipped model. Prints a row a measure, in milliseconds. Needs
@@ -17,8 +17,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.protocol.conftest import (
     FAKE,

@@ -3,6 +3,7 @@
 import csv
 import platform
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ class Results:
         head += ["first token, ms", "peak MB", "load, ms", "same of 32", "rounds"]
         rows = []
         for name in self._systems(model, BOUND):  # those, too, that had no undisturbed turn
-            get = lambda measure, name=name: self.median(model, name, measure)  # noqa: E731
+            get = partial(self.median, model, name)
             cells = [
                 _number(get("tokens/s")),
                 _number(self.ratio(model, name, self.base, "tokens/s"), 2),

@@ -1,6 +1,6 @@
 """Training tokens per second: our step, nanoGPT's way on a CPU, and transformers' plain loop.
 
-    python benchmarks/train.py [--rounds 5] [--threads 2]
+    python -m benchmarks.train [--rounds 5] [--threads 2]
 
 One shape for all, that of the `mystery` recipe, on random tokens. nanoGPT trains in fp32 on a CPU,
 uncompiled, with PyTorch's plain AdamW: so does its row, with a network of the same arithmetic. The
@@ -11,7 +11,6 @@ that held them all.
 import argparse
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,14 +20,11 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from storygen.model import GPT  # noqa: E402
-from storygen.tokenizers import CharTokenizer  # noqa: E402
-from storygen.train.config import TrainConfig, load_recipe  # noqa: E402
-from storygen.train.data import Corpus  # noqa: E402
-from storygen.train.trainer import Trainer, mean_loss  # noqa: E402
+from storygen.model import GPT
+from storygen.tokenizers import CharTokenizer
+from storygen.train.config import TrainConfig, load_recipe
+from storygen.train.data import Corpus
+from storygen.train.trainer import Trainer, mean_loss
 
 STEPS = 3
 

@@ -157,7 +157,7 @@ def in_its_words(compiler: list[str], arguments: list[str]) -> list[str]:
 def main() -> None:
     """Compile every level into BUILT, for an image that will run on any processor."""
     for level in levels():
-        print(compile_library(level, BUILT).name)  # noqa: T201
+        print(compile_library(level, BUILT).name)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def desk(page: Page, server: Server) -> Desk:  # noqa: F811
+def desk(page: Page, server: Server) -> Desk:  # noqa: F811 - the fixture above
     """A page on the engine that answers at once."""
     return Desk(page, server)
 

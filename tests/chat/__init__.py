@@ -9,4 +9,4 @@ _app_root = tempfile.TemporaryDirectory()
 os.environ["CHAINLIT_APP_ROOT"] = _app_root.name
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import chainlit.socket  # noqa: F401
+    import chainlit.socket  # noqa: F401 - for what it registers

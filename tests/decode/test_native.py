@@ -151,9 +151,14 @@ class Fixed:
 
     def __init__(self, library, logits):
         config = GPTConfig(
-            vocab_size=len(logits), block_size=8, n_layer=1, n_head=1, n_embd=16,
-            tied=False, output_bias=True,
-        )  # fmt: skip
+            vocab_size=len(logits),
+            block_size=8,
+            n_layer=1,
+            n_head=1,
+            n_embd=16,
+            tied=False,
+            output_bias=True,
+        )
         model = GPT(config).init_weights().requires_grad_(False)
         model.lm_head.weight.zero_()
         model.lm_head.bias.copy_(torch.as_tensor(logits))

@@ -265,9 +265,12 @@ def test_stories_that_begin_alike_and_share_few_slots_equal_the_oracle(runner, s
     )
     for _ in range(25):
         made = [
-            sequence(text[: chance.randint(1, len(text))] + chance.choice(["", "?", " so"]),
-                     seed=chance.randint(0, 3), max_new_tokens=chance.randint(1, 12))
+            sequence(
+                text[: chance.randint(1, len(text))] + chance.choice(["", "?", " so"]),
+                seed=chance.randint(0, 3),
+                max_new_tokens=chance.randint(1, 12),
+            )
             for _ in range(chance.randint(1, 3))
-        ]  # fmt: skip
+        ]
         for one, segments in zip(made, run(here, made), strict=True):
             assert text_of(segments) == expected(one)
