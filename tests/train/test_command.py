@@ -99,7 +99,7 @@ def test_every_recipe_that_ships_is_whole(name):
 def test_bits_per_byte_of_a_model_that_knows_nothing(corpus):
     """All logits equal: each character costs log2 of the vocabulary, and is one byte."""
     config = load_recipe("one-story", {"n_layer": 1, "n_embd": 8, "n_head": 1, "block_size": 16})
-    model = GPT(config.model_config_for(32)).eval()
+    model = GPT(config.model_config_for(32)).init_weights().eval()
     with torch.no_grad():
         model.wte.weight.zero_()
     text = corpus.tokenizer.decode(list(range(corpus.tokenizer.vocab_size)))
