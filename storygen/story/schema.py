@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -83,6 +84,7 @@ stories = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("deleted_at", UtcDateTime, nullable=True),
+    Column("archived_at", UtcDateTime, nullable=True),
     UniqueConstraint("id", "owner"),
     Index(None, "owner", "updated_at", "id"),
 )
@@ -104,6 +106,7 @@ passages = Table(
     Column("params", JSON(none_as_null=True), nullable=True),
     Column("finish_reason", String(16), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("source_id", WholeText, nullable=True),  # of a copy: the passage that was edited
     UniqueConstraint("story_id", "id"),
     UniqueConstraint("story_id", "number"),
     ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
@@ -119,6 +122,21 @@ head_moves = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("owner", WholeText, nullable=False),
     Column("passage_id", WholeText, nullable=True),
+    ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
+    ForeignKeyConstraint(["story_id", "passage_id"], ["passages.story_id", "passages.id"]),
+)
+
+# What the writer says of a passage: the only things about one that ever change.
+marks = Table(
+    "marks",
+    metadata,
+    Column("story_id", WholeText, primary_key=True),
+    Column("passage_id", WholeText, primary_key=True),
+    Column("owner", WholeText, nullable=False),
+    Column("name", WholeText, nullable=False),
+    Column("favourite", Boolean, nullable=False),
+    Column("rating", Integer, nullable=False),
+    Column("deleted", Boolean, nullable=False),
     ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
     ForeignKeyConstraint(["story_id", "passage_id"], ["passages.story_id", "passages.id"]),
 )

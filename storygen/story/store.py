@@ -1,11 +1,14 @@
 """Where stories are kept. What a method returns has reached the disk.
 
-Passages are only ever added; undo and redo move the head along the line of places it has been.
+Passages are only ever added: an edit adds copies of what follows it. Undo and redo move the head
+along the line of places it has been.
 Every statement carries the owner, so what belongs to another writer is as if it were not there.
 One running program owns a store: opening it settles what a crash left unfinished.
 """
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -15,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.database import Database
-from storygen.story.schema import head_moves, passages, stories
-from storygen.story.tree import Passage, Role, State, Story, StoryTree, no_passage
+from storygen.story.schema import head_moves, stories
+from storygen.story.schema import marks as marks_table
+from storygen.story.schema import passages as passages_table
+from storygen.story.tree import Mark, Passage, Role, State, Story, StoryTree, no_passage
 
 HEAD: Final = "head"  # as a parent: wherever the story's head is
 INTERRUPTED: Final = "interrupted"  # finish_reason of a passage that a crash cut off
@@ -24,7 +29,9 @@ INTERRUPTED: Final = "interrupted"  # finish_reason of a passage that a crash cu
 MAX_TEXT = 2_000_000
 MAX_TITLE = 500
 MAX_SEARCH = 500
+MAX_NAME = 200
 MAX_PAGE = 1000
+REMEMBERED = 16  # stories whose complete passages are kept at hand
 
 
 class StoryStore:
@@ -36,6 +43,7 @@ class StoryStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._read: OrderedDict[tuple[str, str], list[Passage]] = OrderedDict()
 
     @classmethod
     async def open(cls, url: str) -> "StoryStore":
@@ -47,8 +55,8 @@ class StoryStore:
         store = cls(await Database.open(url))
         async with store._database.write() as connection:
             await connection.execute(
-                passages.update()
-                .where(passages.c.state == "streaming")
+                passages_table.update()
+                .where(passages_table.c.state == "streaming")
                 .values(state="complete", finish_reason=INTERRUPTED)
             )
         return store
@@ -93,8 +101,11 @@ class StoryStore:
         search: str = "",
         limit: int = 50,
         before: tuple[datetime, str] | None = None,
+        archived: bool = False,
+        deleted: bool = False,
     ) -> list[Story]:
-        """The owner's stories, the last changed first.
+        """The owner's stories, the last changed first: those at hand, or those that were archived
+        or deleted.
 
         search keeps those with this text in the title or in any passage, on any branch; case
         counts only beyond ASCII. before, the (updated_at, id) of the last story already shown,
@@ -102,7 +113,10 @@ class StoryStore:
         """
         if not 1 <= limit <= MAX_PAGE:
             raise StoryError(f"A page of {limit} stories cannot be shown: 1 to {MAX_PAGE} can.")
-        query = _story_query(owner).order_by(stories.c.updated_at.desc(), stories.c.id.desc())
+        query = _story_query(owner, deleted=deleted)
+        query = query.order_by(stories.c.updated_at.desc(), stories.c.id.desc())
+        if not deleted:
+            query = query.where((stories.c.archived_at.is_not(None)) == archived)
         if needle := _within(search, MAX_SEARCH, "search").strip():
             query = query.where(_mentions(owner, needle))
         if before is not None:
@@ -118,6 +132,13 @@ class StoryStore:
     async def update_settings(self, owner: str, story_id: str, settings: dict[str, Any]) -> Story:
         """Replace a story's settings."""
         return await self._changed(owner, story_id, settings=settings)
+
+    async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
+        """Put a story away from the list, or back to its place there."""
+        moment = datetime.now(UTC) if archived else None
+        return await self._changed(
+            owner, story_id, archived_at=moment, updated_at=stories.c.updated_at
+        )
 
     async def delete_story(self, owner: str, story_id: str) -> None:
         """Hide a story until restore_story brings it back."""
@@ -140,17 +161,83 @@ class StoryStore:
             )
             return await _story(connection, owner, story_id)
 
+    async def add_story(
+        self,
+        owner: str,
+        *,
+        title: str,
+        settings: dict[str, Any],
+        passages: Sequence[Passage],
+        head_id: str | None,
+        marks: Mapping[str, Mark] | None = None,
+    ) -> Story:
+        """A new story with all these passages, parents before their children, at this head.
+
+        Every id becomes a new one. One that names no earlier passage raises StoryError.
+        """
+        new_id, now = str(uuid4()), datetime.now(UTC)
+        ids: dict[str, str] = {}
+        rows = []
+        for number, passage in enumerate(passages, 1):
+            if passage.id in ids:
+                raise StoryError(
+                    f"Two passages have the id {passage.id[:40]!r}: give each its own."
+                )
+            row = _row_of(passage, owner, new_id, number, ids, str(uuid4()))
+            ids[passage.id] = row["id"]
+            rows.append(row)
+        for named in [*(marks or {}), *([] if head_id is None else [head_id])]:
+            if named not in ids:
+                raise no_passage(named)
+        story = {
+            "id": new_id,
+            "owner": owner,
+            "title": _within(title, MAX_TITLE, "title"),
+            "settings": settings,
+            "passage_count": len(rows),
+            "head_number": 0 if head_id is None else 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+        said = [
+            {"story_id": new_id, "owner": owner, "passage_id": ids[passage_id], **asdict(mark)}
+            for passage_id, mark in (marks or {}).items()
+        ]
+        async with self._database.write() as connection:
+            held = await _insert(connection, stories, story)
+            for table, added in ((passages_table, rows), (marks_table, said)):
+                if added:
+                    await connection.execute(table.insert(), added)
+            if head_id is not None:
+                await _record_move(connection, held, ids[head_id])
+            return await _story(connection, owner, new_id)
+
     async def tree(self, owner: str, story_id: str) -> StoryTree:
-        """All passages of a story, and its head."""
-        query = (
-            sa.select(passages)
-            .where(passages.c.story_id == story_id, passages.c.owner == owner)
-            .order_by(passages.c.number)
+        """All passages of a story, and its head.
+
+        Complete passages never change, so of a story that was asked for lately only those since
+        are read.
+        """
+        known = self._read.pop((owner, story_id), [])
+        mine = (passages_table.c.story_id == story_id, passages_table.c.owner == owner)
+        since = (
+            sa.select(passages_table)
+            .where(*mine, passages_table.c.number > len(known))
+            .order_by(passages_table.c.number)
+        )
+        said = sa.select(marks_table).where(
+            marks_table.c.story_id == story_id, marks_table.c.owner == owner
         )
         async with self._database.read() as connection:
             story = await _story(connection, owner, story_id)
-            rows = await connection.execute(query)
-            return StoryTree([_as_passage(row) for row in rows.mappings()], story.head_id)
+            rows = (await connection.execute(since)).mappings().all()
+            marked = (await connection.execute(said)).mappings().all()
+        read = known + [_as_passage(row) for row in rows]
+        growing = next((n for n, p in enumerate(read) if p.state == "streaming"), len(read))
+        self._read[owner, story_id] = read[:growing]
+        while len(self._read) > REMEMBERED:
+            self._read.popitem(last=False)
+        return StoryTree(read, story.head_id, {row["passage_id"]: _as_mark(row) for row in marked})
 
     async def add_passage(
         self,
@@ -164,6 +251,7 @@ class StoryStore:
         model: str | None = None,
         params: dict[str, Any] | None = None,
         state: State = "complete",
+        move_head: bool = True,
     ) -> Passage:
         """Add a passage after parent_id, or at the beginning for None, and move the head to it.
 
@@ -186,13 +274,66 @@ class StoryStore:
                 owner,
                 story_id,
                 passage_count=stories.c.passage_count + 1,
-                head_number=stories.c.head_number + 1,
+                head_number=stories.c.head_number + move_head,
             )
             row["number"] = held["passage_count"]
-            row["parent_id"] = await _parent(connection, held, parent_id)
-            added = await _insert(connection, passages, row)
-            await _record_move(connection, held, added["id"])
+            row["parent_id"] = await _parent(connection, held, parent_id, moved=move_head)
+            added = await _insert(connection, passages_table, row)
+            if move_head:
+                await _record_move(connection, held, added["id"])
             return _as_passage(added)
+
+    async def rewrite(self, owner: str, story_id: str, texts: Mapping[str, str]) -> Story:
+        """Give passages of the active branch other texts, by their ids.
+
+        From the first that changes on, the branch is copied and the head moved to the copy's end,
+        so that undo brings the old words back; what differs in nothing changes nothing.
+        """
+        tree = await self.tree(owner, story_id)
+        branch = tree.branch()
+        for passage_id in texts.keys() - {passage.id for passage in branch}:
+            raise no_passage(passage_id)
+        changed = [n for n, p in enumerate(branch) if texts.get(p.id, p.text) != p.text]
+        if not changed:
+            return await self.story(owner, story_id)
+        kept, copied = branch[: changed[0]], branch[changed[0] :]
+        if copied[-1].state == "streaming":
+            raise StoryError("The last passage is still being written: stop it first.")
+        ids = {passage.id: str(uuid4()) for passage in copied}
+        ids |= {passage.id: passage.id for passage in kept}
+        async with self._database.write() as connection:
+            held = await _hold(
+                connection,
+                owner,
+                story_id,
+                passage_count=stories.c.passage_count + len(copied),
+                head_number=stories.c.head_number + 1,
+            )
+            first = held["passage_count"] - len(copied) + 1
+            rows = []
+            for number, passage in enumerate(copied, first):
+                text = _within(texts.get(passage.id, passage.text), MAX_TEXT, "passage")
+                copy = replace(passage, text=text, source_id=None)
+                row = _row_of(copy, owner, story_id, number, ids, ids[passage.id])
+                rows.append(row | {"source_id": passage.id})
+            await connection.execute(passages_table.insert(), rows)
+            await _record_move(connection, held, ids[branch[-1].id])
+            return await _story(connection, owner, story_id)
+
+    async def mark(self, owner: str, story_id: str, passage_id: str, **changes: Any) -> Mark:
+        """Say something of a passage: any field of Mark."""
+        async with self._database.write() as connection:
+            await _hold(connection, owner, story_id, updated_at=stories.c.updated_at)
+            await _require_passage(connection, owner, story_id, passage_id)
+            key = {"story_id": story_id, "owner": owner, "passage_id": passage_id}
+            mine = [marks_table.c[name] == value for name, value in key.items()]
+            found = await connection.execute(sa.select(marks_table).where(*mine))
+            row = found.mappings().one_or_none()
+            mark = replace(_as_mark(row) if row else Mark(), **changes)
+            _within(mark.name, MAX_NAME, "name")
+            await connection.execute(marks_table.delete().where(*mine))
+            await connection.execute(marks_table.insert().values(key | asdict(mark)))
+            return mark
 
     async def grow_passage(
         self,
@@ -207,18 +348,20 @@ class StoryStore:
 
         A passage goes on growing in a story that was deleted meanwhile: restored, it is whole.
         """
-        mine = (passages.c.id == passage_id, passages.c.owner == owner)
+        mine = (passages_table.c.id == passage_id, passages_table.c.owner == owner)
         values = {"text": _within(text, MAX_TEXT, "passage"), "state": state}
         async with self._database.write() as connection:
             grown = await connection.execute(
-                passages.update()
-                .where(*mine, passages.c.state == "streaming")
+                passages_table.update()
+                .where(*mine, passages_table.c.state == "streaming")
                 .values(finish_reason=finish_reason, **values)
-                .returning(passages)
+                .returning(passages_table)
             )
             if row := grown.mappings().one_or_none():
                 return _as_passage(row)
-            if (await connection.execute(sa.select(passages.c.id).where(*mine))).first() is None:
+            if (
+                await connection.execute(sa.select(passages_table.c.id).where(*mine))
+            ).first() is None:
                 raise no_passage(passage_id)
             raise StoryError(
                 f"Passage {passage_id} is complete and stays as it is. Add another version instead."
@@ -298,8 +441,8 @@ async def _story(connection: AsyncConnection, owner: str, story_id: str) -> Stor
     return _as_story(row)
 
 
-def _story_query(owner: str) -> sa.Select[Any]:
-    """An owner's stories that are not deleted, each with its head."""
+def _story_query(owner: str, *, deleted: bool = False) -> sa.Select[Any]:
+    """An owner's stories that are not deleted, or those that are, each with its head."""
     at_head = sa.and_(
         head_moves.c.story_id == stories.c.id,
         head_moves.c.owner == stories.c.owner,
@@ -308,30 +451,30 @@ def _story_query(owner: str) -> sa.Select[Any]:
     return (
         sa.select(stories, head_moves.c.passage_id.label("head_id"))
         .select_from(stories.outerjoin(head_moves, at_head))
-        .where(stories.c.owner == owner, stories.c.deleted_at.is_(None))
+        .where(stories.c.owner == owner, (stories.c.deleted_at.is_not(None)) == deleted)
     )
 
 
 def _mentions(owner: str, needle: str) -> sa.ColumnElement[bool]:
     """Whether a story has this text in its title or in a passage."""
     in_passage = sa.exists().where(
-        passages.c.story_id == stories.c.id,
-        passages.c.owner == owner,
-        passages.c.text.icontains(needle, autoescape=True),
+        passages_table.c.story_id == stories.c.id,
+        passages_table.c.owner == owner,
+        passages_table.c.text.icontains(needle, autoescape=True),
     )
     return sa.or_(stories.c.title.icontains(needle, autoescape=True), in_passage)
 
 
 async def _parent(
-    connection: AsyncConnection, held: Mapping[str, Any], parent_id: str | None
+    connection: AsyncConnection, held: Mapping[str, Any], parent_id: str | None, *, moved: bool
 ) -> str | None:
-    """The passage after which one is added to a held story whose head has just been counted on."""
+    """The passage after which one is added to a held story, whose head has perhaps just moved."""
     story_id, owner = held["id"], held["owner"]
     if parent_id == HEAD:
         query = sa.select(head_moves.c.passage_id).where(
             head_moves.c.story_id == story_id,
             head_moves.c.owner == owner,
-            head_moves.c.number == held["head_number"] - 1,
+            head_moves.c.number == held["head_number"] - moved,
         )
         return (await connection.execute(query)).scalar_one_or_none()
     if parent_id is not None:
@@ -342,8 +485,10 @@ async def _parent(
 async def _require_passage(
     connection: AsyncConnection, owner: str, story_id: str, passage_id: str
 ) -> None:
-    query = sa.select(passages.c.id).where(
-        passages.c.id == passage_id, passages.c.story_id == story_id, passages.c.owner == owner
+    query = sa.select(passages_table.c.id).where(
+        passages_table.c.id == passage_id,
+        passages_table.c.story_id == story_id,
+        passages_table.c.owner == owner,
     )
     if (await connection.execute(query)).first() is None:
         raise no_passage(passage_id)
@@ -414,9 +559,44 @@ def _no_story(story_id: str) -> StoryError:
     )
 
 
+def _row_of(
+    passage: Passage,
+    owner: str,
+    story_id: str,
+    number: int,
+    ids: Mapping[str, str],
+    new_id: str,
+) -> dict[str, Any]:
+    """A passage as a row of another story, or of another branch, where its parent and its source
+    have the ids that `ids` has for them."""
+    for named in (passage.parent_id, passage.source_id):
+        if named is not None and named not in ids:
+            raise no_passage(named)
+    return {
+        "id": new_id,
+        "story_id": story_id,
+        "owner": owner,
+        "number": number,
+        "parent_id": passage.parent_id and ids[passage.parent_id],
+        "source_id": passage.source_id and ids[passage.source_id],
+        "role": passage.role,
+        "text": _within(passage.text, MAX_TEXT, "passage"),
+        "state": "complete",
+        "model": passage.model,
+        "params": passage.params,
+        "finish_reason": passage.finish_reason,
+        "created_at": passage.created_at,
+    }
+
+
+def _as_mark(row: Mapping[Any, Any]) -> Mark:
+    return Mark(row["name"], row["favourite"], row["rating"], row["deleted"])
+
+
 def _as_story(row: Mapping[Any, Any]) -> Story:
     names = ("id", "owner", "title", "created_at", "updated_at", "head_id", "settings")
-    return Story(**{name: row[name] for name in names})
+    values = {name: row[name] for name in (*names, "passage_count")}
+    return Story(**values, archived=row["archived_at"] is not None)
 
 
 def _as_passage(row: Mapping[Any, Any]) -> Passage:

@@ -3,9 +3,10 @@
 Passages are append-only: an edit or a retry is a sibling, and undo moves the head.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from storygen.errors import StoryError
@@ -19,7 +20,8 @@ class Passage:
     """One piece of a story: what the writer typed, or what a model wrote in one go.
 
     model, params (SamplingParams as a dict, the seed drawn) and finish_reason belong to a model's
-    passage. A passage being streamed has state `streaming` and grows; a complete one never changes.
+    passage. A passage being streamed has state `streaming` and grows; a complete one never changes:
+    an edit copies it, and what follows it, and source_id names what a copy was made from.
     """
 
     id: str
@@ -32,6 +34,21 @@ class Passage:
     model: str | None = None
     params: dict[str, Any] | None = None
     finish_reason: str | None = None
+    source_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the writer says of a passage: how a branch from here is called, whether it is a
+    favourite, a thumb up (1) or down (-1), and whether it and all after it were put away."""
+
+    name: str = ""
+    favourite: bool = False
+    rating: int = 0
+    deleted: bool = False
+
+
+UNMARKED = Mark()
 
 
 @dataclass(frozen=True)
@@ -45,15 +62,23 @@ class Story:
     updated_at: datetime
     head_id: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    passage_count: int = 0
+    archived: bool = False
 
 
 class StoryTree:
     """The passages of one story by parent, with its head."""
 
-    def __init__(self, passages: Iterable[Passage], head_id: str | None) -> None:
-        """passages in the order they were added."""
+    def __init__(
+        self,
+        passages: Iterable[Passage],
+        head_id: str | None,
+        marks: Mapping[str, Mark] | None = None,
+    ) -> None:
+        """passages in the order they were added; marks by the id of their passage."""
         self._passages = {passage.id: passage for passage in passages}
         self.head_id = head_id
+        self.marks = marks or {}
 
     def __getitem__(self, passage_id: str) -> Passage:
         """The passage of this id; raises StoryError where the story has none."""
@@ -84,7 +109,25 @@ class StoryTree:
 
     def children(self, parent_id: str | None) -> list[Passage]:
         """What follows a passage, oldest first; None gives the beginnings of the story."""
-        return [p for p in self._passages.values() if p.parent_id == parent_id]
+        return self._children.get(parent_id, [])
+
+    def mark(self, passage_id: str) -> Mark:
+        """What the writer says of a passage."""
+        return self.marks.get(passage_id, UNMARKED)
+
+    def origin(self, passage_id: str) -> Passage:
+        """What a passage was before any edit: itself, or the first of those it was copied from."""
+        passage = self[passage_id]
+        while passage.source_id is not None:
+            passage = self[passage.source_id]
+        return passage
+
+    @cached_property
+    def _children(self) -> dict[str | None, list[Passage]]:
+        children: dict[str | None, list[Passage]] = {}
+        for passage in self._passages.values():
+            children.setdefault(passage.parent_id, []).append(passage)
+        return children
 
 
 def no_passage(passage_id: str) -> StoryError:

@@ -165,7 +165,7 @@ def a_page_overwritten(path: Path) -> str:
     whole = path.read_bytes()
     middle = len(whole) // 2 // 4096 * 4096
     path.write_bytes(whole[:middle] + b"\xff" * 4096 + whole[middle + 4096 :])
-    return r"is damaged \(Page .*\)\. Move the file away to start anew"
+    return r"is damaged \(.*[Pp]age .*\)\. Move the file away to start anew"
 
 
 def truncated(path: Path) -> str:

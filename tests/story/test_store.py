@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from storygen.errors import StoryError
 from storygen.story import store as store_module
 from storygen.story.store import HEAD, INTERRUPTED, StoryStore
-from storygen.story.tree import Passage, Story, StoryTree, manuscript
+from storygen.story.tree import Mark, Passage, Story, StoryTree, manuscript
 
 ME, YOU = "me@example.org", "you@example.org"
 
@@ -286,8 +286,9 @@ async def test_a_deleted_story_is_hidden_everywhere_and_comes_back_as_it_was(
     before = await everything(store, story.id)
     await store.delete_story(ME, story.id)
     assert await store.stories(ME) == await store.stories(ME, search="Rain") == []
+    assert await store.stories(ME, deleted=True) == [story]
     for name, call in CALLS.items():
-        if name not in ("stories", "create_story", "restore_story", "grow_passage"):
+        if name not in ("stories", "create_story", "add_story", "restore_story", "grow_passage"):
             with pytest.raises(StoryError, match="There is no story"):
                 await call(store, ME, story)
     assert await store.restore_story(ME, story.id) == story
@@ -363,6 +364,120 @@ async def test_search_looks_into_titles_and_all_branches(store: StoryStore) -> N
     assert await found(" ") == [branch.id, title.id]
 
 
+# Edits, marks, whole stories
+
+
+async def test_an_edit_copies_what_follows_and_undo_brings_the_old_words_back(
+    store: StoryStore,
+) -> None:
+    story = await store.create_story(ME)
+    told = [await store.add_passage(ME, story.id, "writer", f"{n} Ann.") for n in range(4)]
+    await store.rewrite(ME, story.id, {told[1].id: "1 Bea.", told[3].id: "3 Bea."})
+    tree = await store.tree(ME, story.id)
+    assert texts(tree) == ["0 Ann.", "1 Bea.", "2 Ann.", "3 Bea."]
+    copies = tree.branch()
+    assert copies[0] == told[0]
+    assert [p.source_id for p in copies[1:]] == [p.id for p in told[1:]]
+    assert [p.created_at for p in copies] == [p.created_at for p in told]
+    assert tree.origin(copies[3].id) == told[3]
+    await store.undo(ME, story.id)
+    assert (await store.tree(ME, story.id)).branch() == told
+    await store.redo(ME, story.id)
+    assert (await store.tree(ME, story.id)).branch() == copies
+
+
+async def test_an_edit_that_changes_nothing_adds_nothing(store: StoryStore, story: Story) -> None:
+    (passage,) = (await store.tree(ME, story.id)).branch()
+    assert await store.rewrite(ME, story.id, {passage.id: "It rained."}) == story
+
+
+async def test_only_the_active_branch_can_be_edited(store: StoryStore, story: Story) -> None:
+    undone = list(await store.tree(ME, story.id))[-1]
+    for passage_id in (undone.id, str(uuid4())):
+        with pytest.raises(StoryError, match="There is no passage"):
+            await store.rewrite(ME, story.id, {passage_id: "x"})
+    await store.redo(ME, story.id)
+    with pytest.raises(StoryError, match="still being written"):
+        await store.rewrite(ME, story.id, {story.head_id: "x"})
+
+
+async def test_a_version_may_be_added_beside_the_head(store: StoryStore, story: Story) -> None:
+    versions = [
+        await store.add_passage(ME, story.id, "model", f" {n}", move_head=False) for n in range(3)
+    ]
+    tree = await store.tree(ME, story.id)
+    assert tree.head_id == story.head_id
+    assert [p.parent_id for p in versions] == [story.head_id] * 3
+    assert tree.children(story.head_id)[-3:] == versions
+
+
+async def test_marks_are_kept_and_nothing_else_changes(store: StoryStore, story: Story) -> None:
+    before = await everything(store, story.id)
+    assert (await store.tree(ME, story.id)).mark(story.head_id) == Mark()
+    await store.mark(ME, story.id, story.head_id, name="The dark end", favourite=True)
+    mark = await store.mark(ME, story.id, story.head_id, rating=-1, deleted=True)
+    assert mark == Mark("The dark end", favourite=True, rating=-1, deleted=True)
+    assert (await store.tree(ME, story.id)).mark(story.head_id) == mark
+    assert await everything(store, story.id) == before
+
+
+async def test_a_whole_story_is_added_under_ids_of_its_own(store: StoryStore, story: Story) -> None:
+    await store.rewrite(ME, story.id, {story.head_id: "It snowed."})
+    tree = await store.tree(ME, story.id)
+    marks = {tree.head_id: Mark(favourite=True)}
+    copy = await store.add_story(
+        YOU, title="Copy", settings={"a": 1}, passages=list(tree), head_id=tree.head_id, marks=marks
+    )
+    copied = await store.tree(YOU, copy.id)
+    assert (copy.title, copy.settings, copy.passage_count) == ("Copy", {"a": 1}, 3)
+    assert texts(copied) == texts(tree) == ["It snowed."]
+    assert [p.text for p in copied] == [p.text for p in tree]
+    assert not {p.id for p in copied} & {p.id for p in tree}
+    assert copied.origin(copied.head_id).text == "It rained."
+    assert copied.mark(copied.head_id) == Mark(favourite=True)
+    assert (await store.undo(YOU, copy.id)).head_id is None
+
+
+async def test_a_whole_story_that_does_not_hang_together_is_refused(
+    store: StoryStore, story: Story
+) -> None:
+    first, second = list(await store.tree(ME, story.id))
+    for wrong, head in (([second], None), ([first], second.id), ([first, first], None)):
+        with pytest.raises(StoryError):
+            await store.add_story(ME, title="", settings={}, passages=wrong, head_id=head)
+    assert await store.stories(ME) == [story]
+
+
+async def test_archived_and_deleted_stories_have_lists_of_their_own(
+    store: StoryStore, story: Story
+) -> None:
+    other = await store.create_story(ME, title="Rain again")
+    archived = await store.archive(ME, story.id, archived=True)
+    assert (archived.archived, archived.updated_at) == (True, story.updated_at)
+    assert await store.stories(ME) == [other]
+    assert await store.stories(ME, archived=True, search="rain") == [archived]
+    await store.delete_story(ME, other.id)
+    assert await store.stories(ME) == []
+    assert [s.id for s in await store.stories(ME, deleted=True)] == [other.id]
+    assert await store.archive(ME, story.id, archived=False) == story
+    assert await store.stories(ME) == [story]
+
+
+async def test_a_tree_read_before_is_read_on_from_there(
+    store: StoryStore, url: str, story: Story
+) -> None:
+    """Two programs on one database: neither misses what the other did."""
+    other = await StoryStore.open(url.replace("data/", "data/../data/"))
+    for n in range(6):
+        writer, reader = (store, other) if n % 2 else (other, store)
+        passage = await writer.add_passage(ME, story.id, "model", f"{n}", state="streaming")
+        assert (await reader.tree(ME, story.id))[passage.id] == passage
+        grown = await writer.grow_passage(ME, passage.id, f"{n}{n}", state="complete")
+        assert (await reader.tree(ME, story.id))[passage.id] == grown
+        assert list(await reader.tree(ME, story.id)) == list(await writer.tree(ME, story.id))
+    await other.close()
+
+
 # Owners
 
 
@@ -380,7 +495,13 @@ CALLS: dict[str, Call] = {
     "update_settings": lambda store, owner, story: store.update_settings(owner, story.id, {}),
     "delete_story": lambda store, owner, story: store.delete_story(owner, story.id),
     "restore_story": lambda store, owner, story: store.restore_story(owner, story.id),
+    "archive": lambda store, owner, story: store.archive(owner, story.id, archived=True),
+    "add_story": lambda store, owner, story: store.add_story(
+        owner, title="", settings={}, passages=[], head_id=None
+    ),
     "tree": lambda store, owner, story: store.tree(owner, story.id),
+    "rewrite": lambda store, owner, story: store.rewrite(owner, story.id, {story.head_id: "x"}),
+    "mark": lambda store, owner, story: store.mark(owner, story.id, story.head_id, rating=1),
     "add_passage": add_here_and_there,
     "grow_passage": lambda store, owner, story: store.grow_passage(owner, story.head_id, "x"),
     "move_head": lambda store, owner, story: store.move_head(owner, story.id, None),
@@ -403,7 +524,7 @@ async def test_another_owners_story_is_as_if_it_were_not_there(
 ) -> None:
     before = await everything(store, story.id)
     nothing = Story(str(uuid4()), YOU, "", story.created_at, story.updated_at, str(uuid4()))
-    for name in set(CALLS) - {"stories", "create_story"}:
+    for name in set(CALLS) - {"stories", "create_story", "add_story"}:
         with pytest.raises(StoryError) as missing:
             await CALLS[name](store, YOU, nothing)
         with pytest.raises(StoryError) as foreign:

@@ -171,6 +171,59 @@ class StoreMachine(RuleBasedStateMachine):
         self.compare(story_id)
 
     @precondition(lambda self: self.stories)
+    @rule(which=PICK, at=PICK, texts=st.lists(TEXT, min_size=1, max_size=3))
+    def rewrite(self, which: int, at: int, texts: list[str]) -> None:
+        """Some passages in a row are worded anew; the old words stay where they were."""
+        story_id, model = self.pick(which)
+        branch = model.branch()
+        named = branch[at % (len(branch) + 1) :]
+        new = dict(zip(named, texts, strict=False))
+        is_new = [model.passages[id][1] != new.get(id, model.passages[id][1]) for id in branch]
+        call = self.store.rewrite(model.owner, story_id, new)
+        if model.deleted or (any(is_new) and model.passages[branch[-1]][2] == "streaming"):
+            self.refused(call)
+        elif any(is_new):
+            head = self.run(call).head_id
+            tree = self.run(self.store.tree(model.owner, story_id))
+            first = is_new.index(True)
+            copies = tree.branch(head)[first:]
+            assert [p.source_id for p in copies] == branch[first:]
+            for copy, source in zip(copies, branch[first:], strict=True):
+                _, text, _, end = model.passages[source]
+                model.passages[copy.id] = [copy.parent_id, new.get(source, text), "complete", end]
+            model.move(head)
+            assert model.branch() == branch[:first] + [p.id for p in copies]
+        else:
+            assert self.run(call).head_id == model.head
+        self.compare(story_id)
+
+    @precondition(lambda self: self.stories)
+    @rule(which=PICK)
+    def duplicate(self, which: int) -> None:
+        story_id, model = self.pick(which)
+        if model.deleted:
+            return
+        tree = self.run(self.store.tree(model.owner, story_id))
+        copy = self.run(
+            self.store.add_story(
+                model.owner,
+                title=model.title,
+                settings={},
+                passages=list(tree),
+                head_id=tree.head_id,
+            )
+        )
+        copied = self.run(self.store.tree(model.owner, copy.id))
+        assert [p.text for p in copied] == [p.text for p in tree]
+        assert [p.text for p in copied.branch()] == [p.text for p in tree.branch()]
+        passages = {p.id: [p.parent_id, p.text, p.state, p.finish_reason] for p in copied}
+        line = [None, copy.head_id] if copy.head_id else [None]
+        self.stories[copy.id] = ModelStory(
+            model.owner, passages, line, len(line) - 1, title=copy.title
+        )
+        self.compare(copy.id)
+
+    @precondition(lambda self: self.stories)
     @rule(which=PICK)
     def delete_or_restore(self, which: int) -> None:
         story_id, model = self.pick(which)
