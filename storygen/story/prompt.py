@@ -1,4 +1,5 @@
-"""The exact text a model reads: as much of the end of the story as fits, and what was left out.
+"""The exact text a model reads: what it is told beside the story, as much of the story's end as
+fits, and what was left out.
 
 The story is cut at the start of a sentence. Where that would leave more than half of the budget
 unused, because a sentence is very long, it is cut at the start of a word; where even a word is
@@ -8,7 +9,9 @@ so long, anywhere.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from storygen.story.steering import NO_STEERING, Steering
 from storygen.story.tree import Passage, manuscript
 
 CountTokens = Callable[[str], Awaitable[int]]
@@ -16,18 +19,42 @@ CountTokens = Callable[[str], Awaitable[int]]
 _REACH = 12  # characters for each token of the budget that are looked at first; prose has 4 or 5
 
 
+Source = Literal["title", "memory", "lore", "story", "note"]
+
+# What each may take of the budget at most; the story has the rest.
+SHARES: dict[Source, float] = {"title": 1 / 8, "memory": 1 / 4, "lore": 1 / 4, "note": 1 / 8}
+LOOKED_THROUGH = 4_000  # characters at the story's end in which the keys of lore are looked for
+_JOINT = 2  # tokens that may come of putting two parts together
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a prompt and where it comes from; label is the name of a lore entry."""
+
+    source: Source
+    text: str
+    label: str = ""
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """What a model reads of a story.
+    """What a model reads of a story, and beside it.
 
     left_out is the number of words before it that the model no longer sees. trailing holds the
     spaces the draft ends in, which are not in text: models begin a word with its space, so a
-    space at the end leads them astray. glue() puts the two together again.
+    space at the end leads them astray. glue() puts the two together again. dropped says, part by
+    part, what of the steering had no room.
     """
 
-    text: str
+    parts: tuple[Part, ...]
     left_out: int = 0
     trailing: str = ""
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The whole of it."""
+        return "".join(part.text for part in self.parts)
 
     @property
     def cut(self) -> bool:
@@ -44,10 +71,44 @@ def prompt_budget(block_size: int, max_new_tokens: int) -> int:
 
 
 async def build_prompt(
-    passages: Iterable[Passage], *, budget: int, count_tokens: CountTokens
+    passages: Iterable[Passage],
+    *,
+    budget: int,
+    count_tokens: CountTokens,
+    steering: Steering = NO_STEERING,
+    template: str = "",
 ) -> Prompt:
-    """The prompt for going on after the last of these passages, as of StoryTree.branch()."""
-    return await fit_prompt(manuscript(passages), budget=budget, count_tokens=count_tokens)
+    """The prompt for going on after the last of these passages, as of StoryTree.branch().
+
+    First the title as the model's template asks for it, then memory, then the lore that has come
+    up, then as much of the story's end as fits, with the author's note before its last paragraphs.
+    """
+    story = manuscript(passages)
+    asked = [
+        Part("title", titled(template, steering.title)),
+        Part("memory", _paragraph(steering.memory)),
+        *(
+            Part("lore", _paragraph(lore.text), lore.name)
+            for lore in steering.lore
+            if lore.comes_up_in(story[-LOOKED_THROUGH:])
+        ),
+        Part("note", _paragraph(steering.note)),
+    ]
+    if story.startswith(asked[0].text):
+        asked[0] = Part("title", "")  # the writer has written it out
+    told, dropped = [], []
+    room = {source: int(share * budget) for source, share in SHARES.items()}
+    for part in asked:
+        kept = await _beginning(part.text, room[part.source] - _JOINT, count_tokens)
+        if kept:
+            told.append(Part(part.source, kept, part.label))
+            room[part.source] -= await count_tokens(kept) + _JOINT
+        if len(kept) < len(part.text):
+            dropped.append(_dropped(part, kept))
+    spent = sum([await count_tokens(part.text) + _JOINT for part in told])
+    prompt = await fit_prompt(story, budget=budget - spent, count_tokens=count_tokens)
+    parts = _with_note(told, prompt.text, steering.note_depth)
+    return Prompt(tuple(parts), prompt.left_out, prompt.trailing, tuple(dropped))
 
 
 async def fit_prompt(text: str, *, budget: int, count_tokens: CountTokens) -> Prompt:
@@ -58,7 +119,67 @@ async def fit_prompt(text: str, *, budget: int, count_tokens: CountTokens) -> Pr
     assert budget > 0, budget
     body = text.rstrip(" \t")
     start = await _start(body, budget, count_tokens)
-    return Prompt(body[start:], len(body[:start].split()), text[len(body) :])
+    part = Part("story", body[start:])
+    return Prompt((part,), len(body[:start].split()), text[len(body) :])
+
+
+def titled(template: str, title: str) -> str:
+    """How a model is asked for a story of this title; empty where it cannot be or none is given.
+
+    >>> titled("The plot summary of the movie named '{title}' is:\\n", "Rain")
+    "The plot summary of the movie named 'Rain' is:\\n"
+    """
+    return template.replace("{title}", title) if template and title else ""
+
+
+def _paragraph(text: str) -> str:
+    """Text as a paragraph of its own, before others."""
+    return f"{text.strip()}\n\n" if text.strip() else ""
+
+
+def _dropped(part: Part, kept: str) -> str:
+    """What of a part had no room, in a writer's words."""
+    name = {"lore": f"lore entry {part.label!r}", "note": "author's note"}.get(
+        part.source, part.source
+    )
+    if not kept:
+        return f"The {name} has no room in this model's context."
+    return f"Of the {name} only the first {len(kept.split()):,} words have room."
+
+
+def _with_note(told: Sequence[Part], story: str, depth: int) -> list[Part]:
+    """The parts in their order, the note before the last `depth` paragraphs of the story."""
+    before = [part for part in told if part.source != "note"]
+    note = [part for part in told if part.source == "note"]
+    if not note:
+        return [*before, Part("story", story)]
+    starts = [0, *(gap.end() for gap in _PARAGRAPH.finditer(story)), len(story)]
+    at = starts[max(0, len(starts) - 1 - depth)]
+    if at == len(story):  # right at the end, where the model must still begin a new paragraph
+        end = "" if story.endswith("\n") or not story else "\n\n"
+        return [*before, Part("story", story + end), *note]
+    first = [Part("story", story[:at])] if at else []
+    return [*before, *first, *note, Part("story", story[at:])]
+
+
+_PARAGRAPH = re.compile(r"\n\s*(?=\S)")
+
+
+async def _beginning(text: str, budget: int, count_tokens: CountTokens) -> str:
+    """As much of the beginning of a part as has room, cut between sentences, else words."""
+    if not text or (budget > 0 and await count_tokens(text) <= budget):
+        return text
+    for stops in (list(sentence_starts(text)), [gap.end() for gap in _GAP.finditer(text)]):
+        low, high = 0, len(stops)
+        while low < high:  # how many of the stops lie within the budget
+            middle = (low + high) // 2
+            if await count_tokens(_paragraph(text[: stops[middle]])) <= budget:
+                low = middle + 1
+            else:
+                high = middle
+        if low:
+            return _paragraph(text[: stops[low - 1]])
+    return ""
 
 
 def glue(before: str, addition: str) -> str:

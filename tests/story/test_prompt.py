@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from storygen.story.prompt import (
     CountTokens,
+    Part,
     Prompt,
     build_prompt,
     fit_prompt,
@@ -16,7 +17,8 @@ from storygen.story.prompt import (
     prompt_budget,
     sentence_starts,
 )
-from storygen.story.tree import Passage
+from storygen.story.steering import Lore, Steering
+from storygen.story.tree import Passage, Role
 from storygen.tokenizers import BPETokenizer
 
 
@@ -39,6 +41,14 @@ async def count_long_tokens(text: str) -> int:
 
 
 COUNTERS = [count_characters, count_words, count_pieces, count_long_tokens]
+
+
+def passage(role: Role, text: str) -> Passage:
+    return Passage("id", "story", None, role, text, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def of_story(text: str, left_out: int = 0, trailing: str = "") -> Prompt:
+    return Prompt((Part("story", text),), left_out, trailing)
 
 
 def fit(text: str, budget: int, count_tokens: CountTokens = count_words) -> Prompt:
@@ -66,8 +76,8 @@ def test_sentences_start_where_a_reader_would_say(sentences: list[str]) -> None:
 
 
 def test_a_story_that_fits_is_read_whole() -> None:
-    assert fit("One two. Three four.", budget=4) == Prompt("One two. Three four.")
-    assert fit("", budget=4) == Prompt("")
+    assert fit("One two. Three four.", budget=4) == of_story("One two. Three four.")
+    assert fit("", budget=4) == of_story("")
 
 
 def test_a_long_story_is_cut_at_the_start_of_a_sentence() -> None:
@@ -78,26 +88,26 @@ def test_a_long_story_is_cut_at_the_start_of_a_sentence() -> None:
 
 def test_a_sentence_that_would_waste_half_of_the_budget_is_cut_at_a_word() -> None:
     text = "one two three four five six. Seven eight."
-    assert fit(text, budget=4) == Prompt("Seven eight.", left_out=6)  # half is used
-    assert fit(text, budget=5) == Prompt("four five six. Seven eight.", left_out=3)
-    assert fit("one two three four", budget=3) == Prompt("two three four", left_out=1)
+    assert fit(text, budget=4) == of_story("Seven eight.", left_out=6)  # half is used
+    assert fit(text, budget=5) == of_story("four five six. Seven eight.", left_out=3)
+    assert fit("one two three four", budget=3) == of_story("two three four", left_out=1)
 
 
 def test_a_word_longer_than_the_budget_is_cut_anywhere() -> None:
     prompt = fit("Start. " + "a" * 100, budget=10, count_tokens=count_characters)
-    assert prompt == Prompt("a" * 10, left_out=2)
+    assert prompt == of_story("a" * 10, left_out=2)
 
 
 def test_the_search_goes_far_back_where_tokens_are_long() -> None:
     text = "Out of reach. " + "It rained. " * 20  # 220 characters; 10 tokens of 12 would be 120
     prompt = fit(text, budget=11, count_tokens=count_long_tokens)
-    assert prompt == Prompt("It rained. " * 19 + "It rained.", left_out=3, trailing=" ")
+    assert prompt == of_story("It rained. " * 19 + "It rained.", left_out=3, trailing=" ")
 
 
 def test_spaces_at_the_end_are_held_back_and_line_ends_are_not() -> None:
-    assert fit("Once upon \t ", budget=9) == Prompt("Once upon", trailing=" \t ")
-    assert fit("Once.\n\n", budget=9) == Prompt("Once.\n\n")
-    assert fit("   ", budget=9) == Prompt("", trailing="   ")
+    assert fit("Once upon \t ", budget=9) == of_story("Once upon", trailing=" \t ")
+    assert fit("Once.\n\n", budget=9) == of_story("Once.\n\n")
+    assert fit("   ", budget=9) == of_story("", trailing="   ")
 
 
 def test_the_words_left_out_are_those_of_the_missing_text() -> None:
@@ -108,16 +118,13 @@ def test_the_words_left_out_are_those_of_the_missing_text() -> None:
 
 
 def test_a_prompt_is_made_of_the_manuscript() -> None:
-    def passage(role: str, text: str) -> Passage:
-        return Passage("id", "story", None, role, text, datetime(2026, 1, 1, tzinfo=UTC))
-
     told = [
         passage("writer", "Once upon"),
         passage("model", " a time."),
         passage("writer", "Then "),
     ]
     prompt = asyncio.run(build_prompt(told, budget=9, count_tokens=count_words))
-    assert prompt == Prompt("Once upon a time.\n\nThen", trailing=" ")
+    assert prompt == of_story("Once upon a time.\n\nThen", trailing=" ")
 
 
 PIECES = ["a", "bb", "ccc" * 7, "Mr.", "X.", "!", "…", "”", "“", " ", "  ", "\n", "\n\n", "\t"]
@@ -137,7 +144,7 @@ async def slowly_fit(text: str, budget: int, count_tokens: CountTokens) -> Promp
                 break
         if start == 0 or 2 * tokens >= budget:
             break
-    return Prompt(body[start:], len(body[:start].split()), text[len(body) :])
+    return of_story(body[start:], len(body[:start].split()), text[len(body) :])
 
 
 @given(TEXTS, st.integers(1, 40), st.sampled_from(COUNTERS))
@@ -202,3 +209,111 @@ def test_a_long_manuscript_takes_few_and_short_counts(text: str) -> None:
 )
 def test_glue_leaves_one_space_between(before: str, addition: str, glued: str) -> None:
     assert glue(before, addition) == glued
+
+
+# What stands beside the story
+
+
+def built(story: str, steering: Steering, budget: int = 1000, template: str = "") -> Prompt:
+    return asyncio.run(
+        build_prompt(
+            [passage("writer", story)] if story else [],
+            budget=budget,
+            count_tokens=count_pieces,
+            steering=steering,
+            template=template,
+        )
+    )
+
+
+ANN = Lore("Ann", ("Ann", "the pilot"), "Ann flies a red Moth.")
+RAIN = Lore("Rain", (), "It never rains here.")
+
+
+def test_parts_come_in_their_order() -> None:
+    steering = Steering(
+        memory="Ann is dead.", note="[Sad.]", note_depth=1, lore=(ANN, RAIN), title="Moth"
+    )
+    prompt = built("He ran.\n\nThe PILOT saw.", steering, template="The film '{title}':\n")
+    assert prompt.parts == (
+        Part("title", "The film 'Moth':\n"),
+        Part("memory", "Ann is dead.\n\n"),
+        Part("lore", "Ann flies a red Moth.\n\n", "Ann"),
+        Part("lore", "It never rains here.\n\n", "Rain"),
+        Part("story", "He ran.\n\n"),
+        Part("note", "[Sad.]\n\n"),
+        Part("story", "The PILOT saw."),
+    )
+    assert prompt.dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("depth", "text"),
+    [
+        (0, "One.\n\nTwo.\n\nN\n\n"),
+        (1, "One.\n\nN\n\nTwo."),
+        (2, "N\n\nOne.\n\nTwo."),
+        (9, "N\n\nOne.\n\nTwo."),
+    ],
+)
+def test_a_note_stands_so_many_paragraphs_before_the_end(depth: int, text: str) -> None:
+    assert built("One.\n\nTwo.", Steering(note="N", note_depth=depth)).text == text
+
+
+@pytest.mark.parametrize(
+    ("keys", "story", "comes_up"),
+    [
+        (("Ann",), "So ANN said", True),
+        (("Ann",), "Annabel said", False),
+        (("red moth",), "a red moth.", True),
+        (("C++", "a.b"), "in C++ then", True),
+        (("a.b",), "aXb", False),
+        (("", " "), "anything", True),
+    ],
+)
+def test_lore_comes_up_with_its_keys(keys: tuple[str, ...], story: str, comes_up: bool) -> None:
+    assert Lore("x", keys, "told").comes_up_in(story) == comes_up
+    assert not Lore("x", keys, "told", on=False).comes_up_in(story)
+    assert not Lore("x", keys, " ").comes_up_in(story)
+
+
+def test_a_title_written_out_is_not_said_twice() -> None:
+    story = "The film 'Moth':\nAnn flies."
+    prompt = built(story, Steering(title="Moth"), template="The film '{title}':\n")
+    assert prompt == of_story(story)
+
+
+def test_a_title_alone_begins_an_empty_story() -> None:
+    assert built("", Steering(title="Moth"), template="Film '{title}'.\n").text == "Film 'Moth'.\n"
+    assert built("", Steering(title="Moth")).text == ""
+
+
+def test_what_has_no_room_is_said_and_the_story_has_its_share() -> None:
+    story = " ".join(f"Ann {n}." for n in range(200))
+    steering = Steering(memory="Long memory. " * 50, note="Long note. " * 50, lore=(ANN, RAIN))
+    prompt = built(story, steering, budget=40)
+    assert prompt.dropped == (
+        "Of the memory only the first 4 words have room.",
+        "The lore entry 'Rain' has no room in this model's context.",
+        "Of the author's note only the first 2 words have room.",
+    )
+    assert asyncio.run(count_pieces(prompt.text)) <= 40
+    assert prompt.text.endswith("Ann 199.")
+
+
+@given(
+    st.text(alphabet="ab. \n", max_size=120),
+    st.text(alphabet="cd. \n", max_size=60),
+    st.text(alphabet="ef. \n", max_size=60),
+    st.integers(0, 5),
+    st.integers(1, 60),
+)
+def test_no_prompt_exceeds_its_budget(
+    story: str, memory: str, note: str, depth: int, budget: int
+) -> None:
+    lore = (Lore("x", (), note), Lore("y", ("a",), memory))
+    steering = Steering(memory=memory, note=note, note_depth=depth, lore=lore)
+    prompt = built(story, steering, budget)
+    assert asyncio.run(count_pieces(prompt.text)) <= budget
+    told = "".join(part.text for part in prompt.parts if part.source == "story")
+    assert (story + "\n\n").rstrip(" ").find(told.rstrip()) >= 0
