@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from storygen.errors import ParamsError
 
 MAX_SEED = 2**63 - 1
-MAX_STOP_STRINGS = 8
-MAX_STOP_CHARACTERS = 200
+
+# name: (how many texts, characters of each) at most
+TEXTS = {"stop": (8, 200), "banned": (64, 100)}
 
 # name: (type, lowest, highest); the chat's sliders and the command line read the same table.
 RANGES: dict[str, tuple[type, float, float]] = {
@@ -17,6 +18,11 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "top_p": (float, 0.0, 1.0),
     "min_p": (float, 0.0, 1.0),
     "repetition_penalty": (float, 1.0, 2.0),
+    "frequency_penalty": (float, 0.0, 2.0),
+    "presence_penalty": (float, 0.0, 2.0),
+    "dry_multiplier": (float, 0.0, 5.0),
+    "dry_base": (float, 1.0, 4.0),
+    "dry_allowed_length": (int, 1, 50),
     "seed": (int, 0, MAX_SEED),
 }
 
@@ -25,9 +31,11 @@ RANGES: dict[str, tuple[type, float, float]] = {
 class SamplingParams:
     """One request's choices, checked once when they are made.
 
-    temperature 0 is greedy. top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
-    seed None lets whoever starts the request draw one. stop strings end the passage and are
-    not part of it.
+    temperature 0 is greedy. top_k 0, top_p 1, min_p 0, repetition_penalty 1, the other penalties
+    and dry_multiplier at 0 are off. seed None lets whoever starts the request draw one. stop
+    strings end the passage and are not part of it; banned words and phrases never occur in it.
+    end_at_sentence ends it with the first sentence after two thirds of max_new_tokens; loop_guard
+    ends one that only repeats itself. docs/sampling.md has all of it.
     """
 
     max_new_tokens: int = 200
@@ -36,8 +44,16 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    banned: tuple[str, ...] = ()
+    end_at_sentence: bool = False
+    loop_guard: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,16 +61,14 @@ class SamplingParams:
                 object.__setattr__(self, field.name, checked(field.name, getattr(self, field.name)))
         if self.top_p == 0.0:
             raise ParamsError("top_p is 0: it must be above 0 and at most 1; 1 turns it off.")
-        if isinstance(self.stop, str) or not isinstance(self.stop, tuple | list):
-            raise ParamsError(f"stop must be a list of texts, not {_short(self.stop)}.")
-        object.__setattr__(self, "stop", tuple(self.stop))
-        if len(self.stop) > MAX_STOP_STRINGS:
-            raise ParamsError(f"stop has {len(self.stop)} texts: at most {MAX_STOP_STRINGS}.")
-        for text in self.stop:
-            if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_CHARACTERS:
+        for name in TEXTS:
+            object.__setattr__(self, name, checked_texts(name, getattr(self, name)))
+        if (blank := next((text for text in self.banned if not text.strip()), None)) is not None:
+            raise ParamsError(f"banned has {_short(blank)}: each must have a letter or a mark.")
+        for name in ("end_at_sentence", "loop_guard"):
+            if not isinstance(getattr(self, name), bool):
                 raise ParamsError(
-                    f"stop has {_short(text)}: each must be a text of 1 to "
-                    f"{MAX_STOP_CHARACTERS} characters."
+                    f"{name} must be true or false, not {_short(getattr(self, name))}."
                 )
 
 
@@ -73,6 +87,21 @@ def checked(name: str, value: object) -> int | float:
     if not low <= number <= high:
         raise ParamsError(f"{name} is {_short(value)}: it must be from {low:g} to {high:g}.")
     return kind(number)
+
+
+def checked_texts(name: str, value: object) -> tuple[str, ...]:
+    """The texts of parameter `name` as a tuple, or a ParamsError that names the bounds."""
+    most, longest = TEXTS[name]
+    if not isinstance(value, tuple | list):
+        raise ParamsError(f"{name} must be a list of texts, not {_short(value)}.")
+    if len(value) > most:
+        raise ParamsError(f"{name} has {len(value)} texts: at most {most}.")
+    for text in value:
+        if not isinstance(text, str) or not 0 < len(text) <= longest:
+            raise ParamsError(
+                f"{name} has {_short(text)}: each must be a text of 1 to {longest} characters."
+            )
+    return tuple(value)
 
 
 def _short(value: object, limit: int = 40) -> str:

@@ -1,8 +1,8 @@
 """From logits to the next token: filters as pure functions, and a reproducible draw.
 
-A token is chosen in this order: repetition penalty, temperature, top-k, top-p, min-p, draw. All of
-it is done in float64, row by row: a row's token depends on its own logits and settings only.
-Equal logits share one fate in every filter, so no result hangs on how a sort breaks ties.
+A token is chosen in this order: repetition penalty, adjustments, temperature, top-k, top-p, min-p,
+draw. All of it is done in float64, row by row: a row's token depends on its own logits and settings
+only. Equal logits share one fate in every filter, so no result hangs on how a sort breaks ties.
 
 The draw adds Gumbel noise, a function of (seed, position, token), and takes the largest sum; that
 is a draw from the softmax. Logits of the same text differ by some 1e-6 in float32 when others are
@@ -23,12 +23,15 @@ class Row(NamedTuple):
     """What the choice of one sequence's next token depends on, besides its logits.
 
     params.seed is drawn; position is the index of the new token in the whole sequence, prompt
-    included; context holds the token ids that the repetition penalty looks at.
+    included; context holds the token ids that the repetition penalty looks at. adjustments are
+    (token id, what is added to its logit) for some tokens, each once; minus infinity forbids one,
+    and one at least is not forbidden.
     """
 
     params: SamplingParams
     position: int
     context: Sequence[int]
+    adjustments: Sequence[tuple[int, float]] = ()
 
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> list[int | None]:
@@ -39,6 +42,7 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int | None]:
     logits = repetition_penalty(
         logits, [row.context for row in rows], [p.repetition_penalty for p in params]
     )
+    logits = adjusted(logits, [row.adjustments for row in rows])
     chosen = logits.argmax(dim=-1)  # (B,)
     if any(p.temperature > 0 for p in params):
         candidates, ids = _narrow(logits, [p.top_k for p in params if p.temperature > 0])
@@ -92,6 +96,17 @@ def repetition_penalty(
         ids = torch.tensor(context, dtype=torch.long, device=logits.device)
         seen = row[ids]
         row[ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
+    return logits
+
+
+def adjusted(logits: Tensor, adjustments: Sequence[Sequence[tuple[int, float]]]) -> Tensor:
+    """Add to the logits of some tokens of each row; logits (B, V) -> (B, V)."""
+    if not any(adjustments):
+        return logits
+    logits = logits.clone()
+    for row, pairs in zip(logits, adjustments, strict=True):
+        for token, added in pairs:
+            row[token] += added
     return logits
 
 

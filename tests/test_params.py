@@ -22,7 +22,7 @@ def test_defaults_are_within_their_ranges():
 
 def test_every_number_has_a_range():
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert fields - set(RANGES) == {"stop"}
+    assert fields - set(RANGES) == {"stop", "banned", "end_at_sentence", "loop_guard"}
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -78,11 +78,31 @@ def test_top_p_zero_is_refused():
 
 
 @pytest.mark.parametrize(
-    "stop", ["END", None, 5, [""], ["a" * 201], [1], ["x"] * 9, {"a"}, [["a"]], (None,)]
+    ("stop", "banned"),
+    [
+        *((wrong, wrong) for wrong in ("END", None, 5, [""], [1], {"a"}, [["a"]], (None,))),
+        (["a" * 201], ["a" * 101]),
+        (["x"] * 9, ["x"] * 65),
+    ],
+    ids=str,
 )
-def test_stop_must_be_a_few_short_texts(stop):
+def test_stop_and_banned_must_be_a_few_short_texts(stop, banned):
     with pytest.raises(ParamsError, match="stop"):
         SamplingParams(stop=stop)
+    with pytest.raises(ParamsError, match="banned"):
+        SamplingParams(banned=banned)
+
+
+def test_a_banned_phrase_of_white_space_alone_is_refused():
+    with pytest.raises(ParamsError, match=r"banned has ' \\n': each must have a letter"):
+        SamplingParams(banned=(" \n",))
+
+
+@pytest.mark.parametrize("name", ["end_at_sentence", "loop_guard"])
+@pytest.mark.parametrize("value", [0, 1, "yes", None, []])
+def test_a_switch_is_true_or_false(name, value):
+    with pytest.raises(ParamsError, match=f"{name} must be true or false"):
+        SamplingParams(**{name: value})
 
 
 def test_a_list_of_stop_texts_becomes_a_tuple_so_that_params_can_be_hashed():

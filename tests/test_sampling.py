@@ -16,6 +16,7 @@ from storygen.params import SamplingParams
 from storygen.sampling import (
     Row,
     _splitmix64,
+    adjusted,
     gumbel,
     min_p,
     repetition_penalty,
@@ -33,8 +34,13 @@ def logits_of(*probabilities: float) -> torch.Tensor:
     return torch.tensor([probabilities], dtype=torch.float64).log()
 
 
-def row(position: int = 0, context: tuple[int, ...] = (), **params: object) -> Row:
-    return Row(SamplingParams(**{"seed": 1, **PLAIN, **params}), position, context)
+def row(
+    position: int = 0,
+    context: tuple[int, ...] = (),
+    adjustments: tuple[tuple[int, float], ...] = (),
+    **params: object,
+) -> Row:
+    return Row(SamplingParams(**{"seed": 1, **PLAIN, **params}), position, context, adjustments)
 
 
 def kept(logits: torch.Tensor) -> list[list[int]]:
@@ -141,6 +147,44 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once
 def test_repetition_penalty_of_an_empty_context_changes_nothing():
     logits = torch.tensor([[2.0, -2.0]])
     assert torch.equal(repetition_penalty(logits, [()], [1.5]), logits)
+
+
+# Adjustments
+
+
+def test_adjustments_are_added_to_the_logits_of_their_row_alone():
+    logits = torch.tensor([[2.0, -2.0, 3.0], [1.0, 1.0, 1.0]])
+    added = adjusted(logits, [((0, -0.5), (2, -math.inf)), ()])
+    assert added.tolist() == [[1.5, -2.0, -math.inf], [1.0, 1.0, 1.0]]
+    assert logits[0].tolist() == [2.0, -2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"top_k": 1}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}, {"temperature": 0.0}]
+)
+def test_a_forbidden_token_is_never_drawn_and_the_rest_take_its_place(params):
+    logits = torch.tensor([[9.0, 1.0, 8.0]])
+    rows = [
+        row(position=n, adjustments=((0, -math.inf), (2, -math.inf)), **params) for n in range(20)
+    ]
+    assert {token for r in rows for token in sample(logits, [r])} == {1}
+
+
+def test_adjustments_come_after_the_repetition_penalty_and_before_temperature():
+    # 4 / 2 - 1 = 1 for the first, 2 for the second: at temperature 0.5 odds of e squared.
+    logits = torch.tensor([[4.0, 2.0]])
+    rows = [
+        row(
+            position=n,
+            context=(0,),
+            adjustments=((0, -1.0),),
+            repetition_penalty=2.0,
+            temperature=0.5,
+        )
+        for n in range(4000)
+    ]
+    share = sum(sample(logits.expand(4000, 2), rows)) / 4000
+    assert share == pytest.approx(math.e**2 / (1 + math.e**2), abs=0.02)
 
 
 # All filters against an independent implementation
@@ -262,6 +306,9 @@ some_params = st.builds(
     top_p=st.floats(0, 1, exclude_min=True),
     min_p=st.floats(0, 1),
     repetition_penalty=st.sampled_from([1.0, 1.3, 2.0]),
+    adjustments=st.dictionaries(
+        st.integers(0, 28), st.sampled_from([-math.inf, -2.0, 0.5]), max_size=5
+    ).map(lambda found: tuple(found.items())),
 )
 
 

@@ -477,11 +477,17 @@ struct model { /* as native/model.py fills it in; layer norms and positions are 
     const struct layer *layers;
 };
 
+struct adjustment { /* what is added to a token's logit; -INFINITY forbids it */
+    double added;
+    int64_t id;
+};
+
 struct choice { /* how a row's next token is drawn, see sampling.py */
     double temperature, top_p, min_p, repetition_penalty;
     int64_t seed, position;
-    int32_t top_k, n_context;
+    int32_t top_k, n_context, n_adjustments;
     const int32_t *context;
+    const struct adjustment *adjustments;
 };
 
 struct batch {
@@ -758,6 +764,10 @@ static int32_t draw(struct session *s, int thread, float *logits, int n,
                                     : *x * choice->repetition_penalty);
         }
         for (int i = 0; i < choice->n_context; i++) seen[choice->context[i]] = 0;
+    }
+    for (int i = 0; i < choice->n_adjustments; i++) {
+        float *x = &logits[choice->adjustments[i].id];
+        *x = (float)(*x + choice->adjustments[i].added);
     }
     float top = -INFINITY, least = -INFINITY;
     vec most_of_16 = all(-INFINITY);

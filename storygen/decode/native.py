@@ -73,6 +73,10 @@ class _Model(Structure):
     ]
 
 
+class _Adjustment(Structure):
+    _fields_ = [("added", c_double), ("id", c_int64)]
+
+
 class _Choice(Structure):
     _fields_ = [
         ("temperature", c_double),
@@ -83,7 +87,9 @@ class _Choice(Structure):
         ("position", c_int64),
         ("top_k", c_int32),
         ("n_context", c_int32),
+        ("n_adjustments", c_int32),
         ("context", c_void_p),
+        ("adjustments", c_void_p),
     ]
 
 
@@ -146,15 +152,22 @@ class NativeDecoder:
         self, rows: Sequence[Token], out: Sequence[int], choices: Sequence[Row], n_tokens: int
     ) -> list[int | None]:
         """See interface.Decoder."""
-        contexts = []
-        for place, (params, position, context) in zip(self._choices, choices, strict=False):
+        kept: list[Any] = []  # what C looks at
+        for place, (params, position, context, adjustments) in zip(
+            self._choices, choices, strict=False
+        ):
             place.temperature, place.top_k = params.temperature, params.top_k
             place.top_p, place.min_p = params.top_p, params.min_p
             place.repetition_penalty = params.repetition_penalty
             place.seed, place.position = params.seed or 0, position
             if params.repetition_penalty != 1:
-                contexts.append((c_int32 * len(context))(*context))
-                place.n_context, place.context = len(context), addressof(contexts[-1])
+                kept.append((c_int32 * len(context))(*context))
+                place.n_context, place.context = len(context), addressof(kept[-1])
+            place.n_adjustments = len(adjustments)
+            if adjustments:
+                pairs = [_Adjustment(added, token) for token, added in adjustments]
+                kept.append((_Adjustment * len(pairs))(*pairs))
+                place.adjustments = addressof(kept[-1])
         self._batch.choices, self._batch.n_tokens = addressof(self._choices), n_tokens
         self._run(rows, out)
         return [token if token >= 0 else None for token in self._drawn[: len(out)]]

@@ -81,6 +81,7 @@ static double run_model(int format, int n_head, int head_size, int n_inner, int 
     for (int i = 0; i < ROWS; i++) out[i] = i;
     int32_t slots[ROWS], positions[ROWS], tokens[ROWS];
     struct choice choices[ROWS];
+    struct adjustment adjustments[2] = {{-INFINITY, 0}, {0.75, vocab - 1}};
     for (int start = 0; start < BLOCK; start += ROWS) { /* one story in pieces */
         int n = BLOCK - start < ROWS ? BLOCK - start : ROWS;
         for (int i = 0; i < n; i++)
@@ -99,7 +100,7 @@ static double run_model(int format, int n_head, int head_size, int n_inner, int 
             choices[i] =
                 (struct choice){0.7 + 0.1 * i, i ? 0.9 : 1.0, i == 2 ? 0.05 : 0, 1.0 + 0.1 * i,
                                 step,          positions[i],  i == 1 ? 0 : 5,    2,
-                                context};
+                                i ? 2 : 0,     context,       adjustments};
         }
         struct batch batch = {SLOTS, SLOTS,  slots, positions, tokens,
                               out,   logits, vocab, choices,   drawn};

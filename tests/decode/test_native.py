@@ -185,12 +185,22 @@ logits_of_a_draw = st.lists(
 )
 
 
+def some_adjustments(n_tokens):
+    """By token; the last one is never forbidden."""
+    return st.dictionaries(
+        st.integers(0, n_tokens - 1),
+        st.sampled_from([-math.inf, -3.0, -0.25, 0.5]) | st.floats(-9, 9, width=32),
+        max_size=6,
+    ).filter(lambda found: found.get(n_tokens - 1, 0.0) > -math.inf)
+
+
 @settings(max_examples=300)
 @given(logits_of_a_draw, settings_of_a_draw, st.integers(0, 5000), st.data())
 def test_the_token_is_the_one_that_sampling_draws(library, logits, params, position, data):
     n_tokens = data.draw(st.integers(1, len(logits)))
     context = data.draw(st.lists(st.integers(0, n_tokens - 1), max_size=9))
-    row = Row(params, position, context)
+    adjustments = data.draw(some_adjustments(n_tokens))
+    row = Row(params, position, context, tuple(adjustments.items()))
     expected = sample(torch.tensor([logits])[:, :n_tokens], [row])
     fixed = Fixed(library, logits)
     found = fixed.draw(row, n_tokens)
@@ -200,6 +210,8 @@ def test_the_token_is_the_one_that_sampling_draws(library, logits, params, posit
         for token in set(context) if params.repetition_penalty != 1 else ():
             by = params.repetition_penalty
             penalised[token] *= by if penalised[token] <= 0 else 1 / by
+        for token, added in adjustments.items():
+            penalised[token] += added
         assert penalised[found] == pytest.approx(float(penalised[expected[0]]), abs=1e-5)
     else:
         assert [found] == expected
@@ -215,8 +227,9 @@ def test_many_draws_over_a_large_vocabulary_are_those_of_sampling(library):
             SamplingParams(seed=seed, top_k=0, top_p=0.9),
             SamplingParams(seed=seed, top_k=700, min_p=0.02, repetition_penalty=1.2),
         ):
-            row = Row(params, 10 + seed, range(0, 5000, 7))
-            assert [fixed.draw(row)] == sample(logits[None], [row])
+            for adjustments in ((), [(n, -0.01 * n) for n in range(0, 5000, 3)]):
+                row = Row(params, 10 + seed, range(0, 5000, 7), adjustments)
+                assert [fixed.draw(row)] == sample(logits[None], [row])
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
