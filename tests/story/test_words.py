@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storygen.errors import StoryError
+from storygen.story.words import Sought, changed_spans, differences
+
+PROSE = st.lists(
+    st.sampled_from(["Ann", "ran", " ", ", ", ".\n", "\n\n", "so", "é"]), max_size=20
+).map("".join)
+
+
+def test_differences_are_those_a_reader_sees() -> None:
+    assert differences("Ann ran home.\nIt rained.", "Bea ran home.\nIt rained.") == [
+        ("left", "Ann"),
+        ("right", "Bea"),
+        ("same", " ran home.\n"),
+        ("same", "It rained."),
+    ]
+    assert differences("", "") == []
+    assert differences("So.", "So. Now.") == [("same", "So."), ("right", " Now.")]
+
+
+@given(PROSE, PROSE)
+def test_the_pieces_are_both_texts_whole(left: str, right: str) -> None:
+    found = differences(left, right)
+    assert "".join(text for kind, text in found if kind != "right") == left
+    assert "".join(text for kind, text in found if kind != "left") == right
+    assert all(text for _, text in found)
+
+
+@given(PROSE, PROSE)
+def test_what_is_outside_the_changed_spans_was_there_before(before: str, after: str) -> None:
+    spans = changed_spans(before, after)
+    assert all(start < stop for start, stop in spans)
+    kept = iter(before)
+    outside = [c for n, c in enumerate(after) if not any(a <= n < b for a, b in spans)]
+    assert all(character in kept for character in outside)  # in this order
+    assert (not spans) <= (len(after) <= len(before))
+
+
+def test_two_long_texts_are_compared_by_their_lines() -> None:
+    left = "".join(f"Line {n} of the first book, as it was told.\n" for n in range(3000))
+    right = left.replace("told", "written").replace("Line 7 ", "Row 7 ")
+    assert "".join(t for k, t in differences(left, right) if k != "left") == right
+
+
+@pytest.mark.parametrize(
+    ("sought", "found"),
+    [
+        (Sought("ann"), ["Ann", "ann", "ANN", "Ann"]),
+        (Sought("Ann", case=True), ["Ann", "Ann"]),
+        (Sought("ann", words=True), ["Ann", "ANN"]),
+        (Sought("a.n"), []),
+        (Sought("$1\\"), ["$1\\"]),
+    ],
+)
+def test_places_are_found(sought: Sought, found: list[str]) -> None:
+    text = "Ann met Joann; ANN said $1\\. Annabel"
+    assert [text[start:stop] for start, stop in sought.spans(text)] == found
+    assert sought.replaced(text, r"\1") == _slowly_replaced(text, sought)
+
+
+def _slowly_replaced(text: str, sought: Sought) -> str:
+    for start, stop in reversed(list(sought.spans(text))):
+        text = text[:start] + r"\1" + text[stop:]
+    return text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 501])
+def test_what_cannot_be_looked_for_is_said(text: str) -> None:
+    with pytest.raises(StoryError, match=f"Text of {len(text)} characters"):
+        Sought(text)
