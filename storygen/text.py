@@ -1,4 +1,5 @@
-"""Text that every encoding can hold, in one typography. Knows the standard library only."""
+"""Text that every encoding can hold, in one typography, and where its sentences end. Knows the
+standard library only."""
 
 import re
 
@@ -38,3 +39,22 @@ TRANSLATED = str.maketrans(
 ELLIPSIS = re.compile(r" ?\.(?: \.){2,}")
 SPACES = re.compile(r"(?<=\S) {2,}(?=\S)")
 DASH = re.compile(r"(?<!-)--(?!-)")
+
+
+def ends_sentence(text: str, stop: int) -> bool:
+    """Whether the characters before stop end a sentence, closing quotes included, and are no
+    abbreviation or initial.
+
+    >>> [ends_sentence(text, len(text)) for text in ('"Go!"', "Mr.", "so")]
+    [True, False, False]
+    """
+    last = text[max(0, stop - _LOOK_BACK) : stop]
+    return _END.search(last) is not None and _NO_END.search(last) is None
+
+
+_END = re.compile(r"[.!?…][\"'”’»)\]*_]*$")
+_NO_END = re.compile(
+    r"(?:^|\W)(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Mt|Prof|Rev|Hon|Capt|Col|Gen|Lt|Maj|Sgt|Messrs|Mme|Mlle"
+    r"|Jr|Sr|vs|viz|cf|e\.g|i\.e)\.$"
+)
+_LOOK_BACK = 16  # longer than any abbreviation with the character before it

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storygen.text import plain_typography
+from storygen.text import ends_sentence, plain_typography
 
 wild = st.text(max_size=100) | st.text(
     alphabet=" .-—'’“”…\u2026\u00a0\u200b\u00adab\r\n", max_size=60
@@ -43,3 +43,15 @@ def test_letters_and_digits_are_never_touched(text):
         return [c for c in text if unicodedata.category(c)[0] in "LN" and c != "ʼ"]
 
     assert kept(plain_typography(text)) == kept(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["So.", "So!", 'He said: "So?"', "“So!”", "(So.)", "so...", "_So._", "etc.", "at nine."]
+)
+def test_a_sentence_ends_with_its_mark_and_closing_quotes(text):
+    assert ends_sentence(text, len(text))
+
+
+@pytest.mark.parametrize("text", ["", "so", "so,", "Mr.", "(Dr.", "J.", "i.e.", '"', "a. b", "3.5"])
+def test_no_sentence_ends_with_an_abbreviation_an_initial_or_nothing(text):
+    assert not ends_sentence(text, len(text))

@@ -13,6 +13,7 @@ from typing import Literal
 
 from storygen.story.steering import NO_STEERING, Steering
 from storygen.story.tree import Passage, manuscript
+from storygen.text import ends_sentence
 
 CountTokens = Callable[[str], Awaitable[int]]
 
@@ -198,23 +199,11 @@ def sentence_starts(text: str, begin: int = 0) -> Iterator[int]:
     for gap in _GAP.finditer(text, begin):
         if gap.end() == len(text):
             return
-        if gap.group().count("\n") > 1 or _ends_sentence(text, gap.start()):
+        if gap.group().count("\n") > 1 or ends_sentence(text, gap.start()):
             yield gap.end()
 
 
 _GAP = re.compile(r"\s+")
-_END = re.compile(r"[.!?…][\"'”’»)\]*_]*$")
-_NO_END = re.compile(
-    r"(?:^|\W)(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Mt|Prof|Rev|Hon|Capt|Col|Gen|Lt|Maj|Sgt|Messrs|Mme|Mlle"
-    r"|Jr|Sr|vs|viz|cf|e\.g|i\.e)\.$"
-)
-_LOOK_BACK = 16  # longer than any abbreviation with the character before it
-
-
-def _ends_sentence(text: str, stop: int) -> bool:
-    """Whether the characters before stop end a sentence, and no abbreviation or initial."""
-    last = text[max(0, stop - _LOOK_BACK) : stop]
-    return _END.search(last) is not None and _NO_END.search(last) is None
 
 
 async def _start(text: str, budget: int, count_tokens: CountTokens) -> int:
