@@ -15,7 +15,7 @@ from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
 from storygen.catalogue import Catalogue
-from storygen.chat import buttons, events, guards, page
+from storygen.chat import events, guards, page
 from storygen.chat.history import StoryHistory
 from storygen.chat.page import WRITER
 from storygen.chat.starters import opening_lines
@@ -132,5 +132,5 @@ async def press(action: cl.Action) -> None:
     await events.press(studio, this_chat(), action)
 
 
-for name in (buttons.CONTINUE, buttons.RETRY, buttons.UNDO, buttons.REDO):
+for name in events.VERBS:
     cl.action_callback(name)(press)

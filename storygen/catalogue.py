@@ -29,6 +29,7 @@ class ModelInfo:
     description: str = ""
     opening_lines: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()  # texts that always end a passage of this model
+    prompt_template: str = ""  # how it is asked for a story of a title, with {title} in it
     suggested: dict[str, Any] = field(default_factory=dict)  # SamplingParams by name
     bits_per_byte: float | None = None  # on works held out of training
 
@@ -45,6 +46,7 @@ EXTRAS: dict[str, type] = {
     "description": str,
     "opening_lines": list,
     "stop": list,
+    "prompt_template": str,
     "suggested": dict,
     "bits_per_byte": float,
 }

@@ -12,16 +12,21 @@ from storygen.chat.guards import is_uuid
 from storygen.errors import StoryError
 from storygen.story.tree import Passage
 
-CONTINUE, RETRY, UNDO, REDO, COPY = "continue", "retry", "undo", "redo", "copy"
+CONTINUE, VERSIONS, RETRY, WARMER = "continue", "versions", "retry", "warmer"
+UNDO, REDO, COPY = "undo", "redo", "copy"
 
 # name: (label, icon, tooltip)
 _LOOKS = {
     CONTINUE: ("Continue", "feather", "Let the model write on from here"),
+    VERSIONS: ("Three ways", "columns-3", "Let the model go on in three ways, and pick one"),
     RETRY: ("Retry", "rotate-cw", "Have this passage written anew; Undo brings this one back"),
+    WARMER: ("Retry warmer", "flame", "Have it written anew, more daringly this once"),
     UNDO: ("Undo", "undo-2", "Back to the story as it was before this step"),
     REDO: ("Redo", "redo-2", "Forward again"),
     COPY: ("Copy", "copy", "Copy this passage"),
 }
+TITLE = "title"
+_TITLE = ("Title", "heading", "What the film is called, for models that begin with a title")
 
 
 def buttons(branch: Sequence[Passage], *, can_redo: bool) -> list[cl.Action]:
@@ -29,7 +34,9 @@ def buttons(branch: Sequence[Passage], *, can_redo: bool) -> list[cl.Action]:
     ends_with_model = bool(branch) and branch[-1].role == "model"
     is_offered = {
         CONTINUE: bool(branch),
+        VERSIONS: bool(branch),
         RETRY: ends_with_model,
+        WARMER: ends_with_model and branch[-1].finish_reason == "loop",
         UNDO: bool(branch),
         REDO: can_redo,
         COPY: ends_with_model,
@@ -39,13 +46,13 @@ def buttons(branch: Sequence[Passage], *, can_redo: bool) -> list[cl.Action]:
 
 
 def commands() -> list[CommandDict]:
-    """The same, but for Copy, for those who would rather type: /continue."""
+    """The same, but for Copy, for those who would rather type: /continue. And /title WORDS."""
+    typed = {name: look for name, look in _LOOKS.items() if name != COPY} | {TITLE: _TITLE}
     return [
         CommandDict(
             id=name, description=tooltip, icon=icon, button=False, persistent=False, selected=False
         )
-        for name, (_, icon, tooltip) in _LOOKS.items()
-        if name != COPY
+        for name, (_, icon, tooltip) in typed.items()
     ]
 
 

@@ -80,13 +80,57 @@ CONTROLS: dict[str, Control] = {
         high=2,
         step=0.05,
     ),
+    "frequency_penalty": Control(
+        "Frequency penalty",
+        "Holds back words the more, the more often the model has used them in this passage's view.",
+        high=2,
+        step=0.05,
+    ),
+    "presence_penalty": Control(
+        "Presence penalty",
+        "Holds back words the model has used at all, however often: new ones come sooner.",
+        high=2,
+        step=0.05,
+    ),
+    "dry_multiplier": Control(
+        "DRY",
+        "Keeps the model from writing out again a whole phrase that has just stood there. 0: off; "
+        "0.8 is a good first try.",
+        high=2,
+        step=0.1,
+    ),
     "seed": Control(
         "Seed",
         "The same text, settings and seed give the same passage again. Empty: a new one each time.",
     ),
 }
 STORY_TAB = ("temperature", "top_k", "max_new_tokens")
-ADVANCED_TAB = ("top_p", "min_p", "repetition_penalty", "seed")
+ADVANCED_TAB = (
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "dry_multiplier",
+    "seed",
+)
+
+BALANCED, CUSTOM = "balanced", "custom"
+# What each preset changes; the rest is as the model suggests, or off.
+PRESETS: dict[str, dict[str, float]] = {
+    "steady": {"temperature": 0.6, "top_k": 30, "top_p": 0.9},
+    BALANCED: {},
+    "daring": {"temperature": 1.1, "top_k": 0, "min_p": 0.05},
+    "unfiltered": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+}
+_PRESET_LABELS = {
+    "Steady: the likeliest words": "steady",
+    "Balanced: as the model suggests": BALANCED,
+    "Daring: rarer words, no nonsense": "daring",
+    "Unfiltered: all that the model might say": "unfiltered",
+    "My own": CUSTOM,
+}
+_KEPT = ("max_new_tokens", "seed")  # no preset touches these
 
 LOWEST_TOP_P = 0.01  # 0 would leave no word at all, and SamplingParams refuses it
 
@@ -110,6 +154,20 @@ def suggested(model: ModelInfo) -> SamplingParams:
     return params
 
 
+def preset_params(name: str, choices: Choices, models: Sequence[ModelInfo]) -> SamplingParams:
+    """The parameters of a preset for the chosen model."""
+    by_name = {model.name: model for model in models}
+    base = suggested(by_name[choices.model]) if choices.model in by_name else SamplingParams()
+    kept = {name: getattr(choices.params, name) for name in _KEPT}
+    return _with(base, PRESETS[name] | kept)
+
+
+def preset_of(choices: Choices, models: Sequence[ModelInfo]) -> str:
+    """The preset that the parameters are those of; the writer's own where they are of none."""
+    matching = (p for p in PRESETS if preset_params(p, choices, models) == choices.params)
+    return next(matching, CUSTOM)
+
+
 def remembered(settings: Mapping[str, Any], models: Sequence[ModelInfo]) -> Choices:
     """The choices a story remembers, as far as they still make sense."""
     known = {name: value for name, value in settings.items() if name in {"model", *CONTROLS}}
@@ -123,7 +181,7 @@ def applied(values: object, now: Choices, models: Sequence[ModelInfo]) -> tuple[
     problems: list[str] = []
     params = now.params
     for name, value in values.items():
-        if name == "model":
+        if name in ("model", "preset"):
             continue
         if name not in CONTROLS:
             problems.append(f"There is no setting called {str(name)[:40]!r}.")
@@ -136,6 +194,9 @@ def applied(values: object, now: Choices, models: Sequence[ModelInfo]) -> tuple[
         if problem:
             problems.append(problem)
     choices, problem = _with_model(Choices(now.model, params), values.get("model"), models)
+    preset = values.get("preset", CUSTOM)
+    if isinstance(preset, str) and preset in PRESETS and preset != preset_of(now, models):
+        choices = Choices(choices.model, preset_params(preset, choices, models))
     return choices, problems + ([problem] if problem else [])
 
 
@@ -152,7 +213,14 @@ def widgets(choices: Choices, models: Sequence[ModelInfo]) -> list[dict[str, Any
                 tooltip="Which model continues the story. You can change it at any point.",
             )
         )
-    story = genre + [_widget(name, choices.params) for name in STORY_TAB]
+    preset = Select(
+        id="preset",
+        label="Style",
+        items=_PRESET_LABELS,
+        initial_value=preset_of(choices, models),
+        tooltip="Sets temperature and all the rest at once. Move any of them and it is your own.",
+    )
+    story = [*genre, preset, *(_widget(name, choices.params) for name in STORY_TAB)]
     advanced = [_widget(name, choices.params) for name in ADVANCED_TAB]
     tabs = Tab(id="story", label="Story", inputs=story), Tab("advanced", "Advanced", advanced)
     return [tab.to_dict() for tab in tabs]

@@ -12,16 +12,25 @@ from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from socketio import AsyncServer  # type: ignore[import-untyped]
 
-from storygen.chat import guards
-from storygen.chat.buttons import CONTINUE, REDO, RETRY, UNDO, commands, head_of
-from storygen.chat.controls import applied, remembered, widgets
+from storygen.chat import buttons, guards, workspace
+from storygen.chat.buttons import commands, head_of
+from storygen.chat.controls import remembered, widgets
+from storygen.chat.draft import no_model
+from storygen.chat.settings import apply_settings
 from storygen.chat.state import Chat, Studio
-from storygen.chat.turn import Turn, no_model
+from storygen.chat.turn import Turn
 from storygen.errors import StoryError, StorygenError
 
 Handler = Callable[[Chat, Any], Awaitable[None]]
 
-VERBS = {CONTINUE: Turn.go_on, RETRY: Turn.retry, UNDO: Turn.undo, REDO: Turn.redo}
+VERBS = {
+    buttons.CONTINUE: Turn.go_on,
+    buttons.VERSIONS: Turn.versions,
+    buttons.RETRY: Turn.retry,
+    buttons.WARMER: Turn.warmer,
+    buttons.UNDO: Turn.undo,
+    buttons.REDO: Turn.redo,
+}
 
 MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be refused with a word
 # Seconds. A window that vanished without a word is noticed within both; a browser that has to wait
@@ -51,6 +60,10 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
 
     async def on_message(chat: Chat, payload: Any) -> None:
         written = guards.written_message(payload)
+        if written.command == buttons.TITLE:
+            await chat.screen.forget(written.id)
+            await Turn(studio, chat).name(written.text)
+            return
         if written.command in VERBS:
             await type_command(studio, chat, written)
             return
@@ -68,8 +81,12 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
     async def on_settings(chat: Chat, values: Any) -> None:
         await apply_settings(studio, chat, values)
 
+    async def on_window(chat: Chat, payload: Any) -> None:
+        if (asked := workspace.asked(payload)) is not None:
+            await workspace.do(studio, chat, asked)
+
     async def on_nothing(chat: Chat, _: Any) -> None:
-        """Voice, favourites and messages between windows: the page has none of them."""
+        """Voice and favourites: the page has neither."""
 
     handlers: dict[str, Handler] = {
         "client_message": on_message,
@@ -77,6 +94,7 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         "stop": on_stop,
         "chat_settings_edit": on_settings,
         "chat_settings_change": on_settings,
+        "window_message": on_window,
     }
     kept = {"connect", "connection_successful", "disconnect", "clear_session"}
     for event in set(chainlits) - kept:
@@ -141,22 +159,6 @@ async def type_command(studio: Studio, chat: Chat, written: guards.Written) -> N
         await chat.screen.forget(written.id)
         tree = await studio.store.tree(chat.owner, chat.story_id)
         await verb(Turn(studio, chat), tree.head_id or "")
-
-
-async def apply_settings(studio: Studio, chat: Chat, values: object) -> None:
-    """Take what the sidebar sends, at once; say what could not be taken; remember the rest."""
-    models = studio.engine.models()
-    before = chat.choices
-    chat.choices, problems = applied(values, before, models)
-    if problems and problems[0] != chat.told_setting:
-        more = f" (and {len(problems) - 1} more like this)" if problems[1:] else ""
-        await chat.screen.toast(problems[0] + more, "warning")
-    chat.told_setting = problems[0] if problems else ""
-    if problems or chat.choices.model != before.model:
-        await chat.screen.settings(widgets(chat.choices, models))
-    if chat.is_stored and chat.choices != before:
-        settings = chat.choices.as_settings()
-        await studio.store.update_settings(chat.owner, chat.story_id, settings)
 
 
 def _handled(studio: Studio, handler: Handler) -> Callable[..., Awaitable[None]]:

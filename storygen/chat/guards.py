@@ -25,9 +25,11 @@ from storygen.errors import SettingsError, StoryError
 
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 MAX_BODY = 256 * 1024  # bytes; a settings form, a title, a button
+MAX_FILE = 64_000_000  # bytes; a draft or a story, whose route has limits of its own
 MAX_MESSAGE = 200_000  # characters
 SECRET_BYTES = 48
 SOCKET_PATH = "/ws/socket.io"
+IMPORT_PATH = "/api/import"
 
 # Method and path of what the page needs. All else (uploads, sharing, feedback, elements, tool
 # servers, other logins, API pages) is taken away, so that a new Chainlit cannot add to it.
@@ -108,7 +110,8 @@ class Guard:
         return f"Pages of {origin[:80]!r} may not use this one; STORYGEN_ALLOW_ORIGINS allows it."
 
     async def _answer(self, scope: Scope, asked: Headers, receive: Receive, send: Send) -> None:
-        refusal = None if scope["path"].startswith(SOCKET_PATH) else _body_refusal(asked)
+        limit = MAX_FILE if scope["path"] == IMPORT_PATH else MAX_BODY
+        refusal = None if scope["path"].startswith(SOCKET_PATH) else _body_refusal(asked, limit)
         if refusal is not None:
             return await _refuse(413, refusal, scope, receive, send)
 
@@ -275,12 +278,12 @@ def _is_needed(route: BaseRoute, prefix: str) -> bool:
     return any((method, path) in ROUTES for method in route.methods or ())
 
 
-def _body_refusal(headers: Headers) -> str | None:
+def _body_refusal(headers: Headers, limit: int) -> str | None:
     """Why a body is not read: it is too long, or does not say how long it is."""
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers or not length.isdecimal():
         return "This page reads only bodies of a stated length."
-    return "That is too much at once." if int(length) > MAX_BODY else None
+    return "That is too much at once." if int(length) > limit else None
 
 
 def _name_of(host: str) -> str:

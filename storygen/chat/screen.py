@@ -16,7 +16,17 @@ from storygen.chat.prose import sentence, typed, verbatim
 from storygen.story.tree import Passage
 
 AUTHOR = "storygen"
+SHOWN = 60  # passages of a long story that the chat shows; the manuscript has them all
 REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
+
+
+def tail(branch: Sequence[Passage], first: str | None = None) -> Sequence[Passage]:
+    """The end of a branch, as much as the chat shows: from the passage `first` on for as long as
+    that is not twice too much, so that not every passage takes one away at the top."""
+    for n in range(max(0, len(branch) - 2 * SHOWN), len(branch)):
+        if branch[n].id == first:
+            return branch[n:]
+    return branch[-SHOWN:]
 
 
 def step_of(passage: Passage) -> StepDict:
@@ -44,7 +54,8 @@ class Screen:
         self._streamed = ""  # what of the passage being written was sent, encoded
 
     async def show(self, branch: Sequence[Passage], typed: str | None = None) -> None:
-        """Show exactly this branch. `typed` is a message that the browser put at its end itself."""
+        """Show the end of this branch. `typed` is a message that the browser put at its end."""
+        branch = tail(branch, self.shown[0] if self.shown else None)
         ids = [passage.id for passage in branch]
         kept = 0
         while kept < min(len(ids), len(self.shown)) and ids[kept] == self.shown[kept]:
@@ -97,7 +108,11 @@ class Screen:
         session.has_first_interaction = True
         first = {"interaction": title, "thread_id": session.thread_id}
         await self.emitter.emit("first_interaction", first)
-        await self.emitter.send_window_message({"storygen": {"story": session.thread_id}})
+        await self.tell(story=session.thread_id)
+
+    async def tell(self, **news: Any) -> None:
+        """Tell the workspace beside the chat (public/workspace) of something."""
+        await self.emitter.send_window_message({"storygen": news})
 
     async def clear(self) -> None:
         """Take away buttons and notices, which speak of a moment that is over."""
@@ -128,7 +143,7 @@ class Screen:
 
     async def redraw(self, branch: Sequence[Passage]) -> None:
         """Replace whatever the window shows, after it may have missed something."""
-        steps = [step_of(passage) for passage in branch]
+        steps = [step_of(passage) for passage in tail(branch)]
         thread = {"id": self.emitter.session.thread_id, "steps": steps, "elements": []}
         await self.emitter.emit("resume_thread", thread)
         await self._remove(self._offered)  # it may not have heard that they are gone

@@ -55,7 +55,7 @@ class Writing:
         self.chat: Chat | None = None  # whose turn it is
         self.waiting = 0  # turns that will follow it
         self.stops = 0  # how often Stop was pressed
-        self.reader: asyncio.Task[None] | None = None  # takes in what the engine writes
+        self.readers: set[asyncio.Task[None]] = set()  # they take in what the engine writes
 
     def stop(self) -> None:
         """The writer wants nothing written now, neither what runs nor what is about to start."""
@@ -63,9 +63,9 @@ class Writing:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """End the passage that is being written, if one is; what there is of it stays."""
-        if self.reader is not None:
-            self.reader.cancel()
+        """End the passages that are being written, if any; what there is of them stays."""
+        for reader in self.readers:
+            reader.cancel()
 
 
 class Studio:

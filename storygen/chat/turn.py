@@ -1,49 +1,27 @@
-"""One turn of writing: what the writer does is stored, then a model's passage is shown as it grows.
+"""Turns: what a writer can do in a story, one method each."""
 
-A turn has its story to itself. Whatever ends it (Stop, a closed window, an error), what was written
-stays, the screen shows what is stored, and the next turn can begin.
-"""
-
-import asyncio
-import logging
-import secrets
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
-from storygen.chat.buttons import buttons
-from storygen.chat.state import Chat, Studio, Writing
-from storygen.engine.interface import FinishReason
-from storygen.errors import ModelNotFoundError, PromptError, StoryError, StorygenError
-from storygen.params import MAX_SEED, SamplingParams
-from storygen.story.prompt import build_prompt, glue, prompt_budget
+from storygen.chat.draft import Author, Draft, drawn_seed, steered
+from storygen.chat.floor import Floor
+from storygen.chat.state import Chat, Studio
+from storygen.errors import PromptError, StoryError
+from storygen.params import RANGES, SamplingParams
+from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import INTERRUPTED
 from storygen.story.tree import Passage, StoryTree
+from storygen.story.words import Sought
 
-FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
-SAVE_EVERY = 0.5
 TITLE_LENGTH = 60
-SEEDS = 2**31
+WARMER = 0.2  # what Retry warmer adds to the temperature
+MOST_VERSIONS = 4
+MAX_TAKEN = 100  # characters of a word out of the fan
+PICKED = "picked"  # finish_reason of a passage put together from such words
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Draft:
-    """A passage while a model writes it."""
-
-    model: str
-    params: SamplingParams
-    parent_id: str
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    text: str = ""
-    finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
-    forgotten: int = 0  # words of the story the model was not shown
-    shown: int = 0  # characters
-    saved_at: float = 0.0
+Work = Callable[[], Awaitable[None]]
 
 
 class Turn:
@@ -53,10 +31,8 @@ class Turn:
     """
 
     def __init__(self, studio: Studio, chat: Chat) -> None:
-        self.studio, self.store, self.engine = studio, studio.store, studio.engine
-        self.chat, self.screen = chat, chat.screen
-        self.writing: Writing = studio.writing(chat)
-        self.stops = self._stops()
+        self.store, self.chat, self.screen = studio.store, chat, chat.screen
+        self.floor, self.author = Floor(studio, chat), Author(studio, chat)
 
     async def say(self, message_id: str, text: str) -> None:
         """The writer goes on, then the model."""
@@ -72,7 +48,15 @@ class Turn:
 
     async def retry(self, head_id: str) -> None:
         """The model writes its last passage anew, beside the old one."""
-        await self._press(partial(self._retry, head_id))
+        await self._press(partial(self._retry, head_id, 0))
+
+    async def warmer(self, head_id: str) -> None:
+        """The same with a higher temperature, this once."""
+        await self._press(partial(self._retry, head_id, WARMER))
+
+    async def versions(self, head_id: str, n: int = 3) -> None:
+        """The model goes on in n ways at once; the writer picks one."""
+        await self._press(partial(self._versions, head_id, n))
 
     async def undo(self, head_id: str) -> None:
         """Back to the story as it was one step earlier."""
@@ -82,9 +66,47 @@ class Turn:
         """Forward again."""
         await self._press(partial(self._step_forth, head_id))
 
+    async def go(self, passage_id: str | None) -> None:
+        """Stand at any passage of the story, or before the first."""
+        await self._run(partial(self._go, passage_id))
+
+    async def reword(self, passage_id: str, text: str) -> None:
+        """Give a passage other words and leave what follows as it is."""
+        await self._run(partial(self._reword, passage_id, text))
+
+    async def replace(self, sought: Sought, new: str) -> None:
+        """Word something anew wherever it stands on the branch."""
+        await self._run(partial(self._replace, sought, new))
+
+    async def take(self, text: str) -> None:
+        """A word out of the fan becomes part of the story."""
+        await self._run(partial(self._take, text), picking=True)
+
+    async def again(self, passage_id: str) -> None:
+        """Have a passage written once more with the same seed and settings."""
+        await self._run(partial(self._again, passage_id))
+
+    async def name(self, title: str) -> None:
+        """What the story is called, for models that begin with a title; begin one that is new."""
+        await self._run(partial(self._name, title))
+
     async def catch_up(self, *, redraw: bool) -> None:
         """Bring a window in line with its story, once nobody else is writing there."""
-        await self._run(partial(self._catch_up, redraw), interrupts=False)
+        await self.floor.run(partial(self._catch_up, redraw), interrupts=False)
+
+    async def _run(self, work: Work, *, picking: bool = False) -> None:
+        await self.floor.run(work if picking else partial(self._picked_then, work))
+
+    async def _press(self, work: Work) -> None:
+        await self.floor.press(partial(self._picked_then, work))
+
+    async def _picked_then(self, work: Work) -> None:
+        """A passage put together from words of the fan is complete when something else is done."""
+        if self.chat.is_stored:
+            tree = await self.floor.tree()
+            if (picked := _being_picked(tree)) is not None:
+                await self._grow_picked(picked, picked.text, state="complete")
+        await work()
 
     async def _say(self, message_id: str, text: str) -> None:
         if not text.strip():
@@ -94,12 +116,12 @@ class Turn:
         await self.store.add_passage(
             self.chat.owner, self.chat.story_id, "writer", text, passage_id=message_id
         )
-        branch = (await self._tree()).branch()
+        branch = (await self.floor.tree()).branch()
         await self.screen.show(branch, typed=message_id)
         await self._continue(branch)
 
     async def _edit(self, message_id: str, text: str) -> None:
-        tree = await self._tree()
+        tree = await self.floor.tree()
         if message_id not in tree or tree[message_id].role != "writer":
             raise StoryError("This passage is no longer in the story, so it cannot be edited.")
         if not text.strip():
@@ -108,122 +130,176 @@ class Turn:
         await self.store.add_passage(
             self.chat.owner, self.chat.story_id, "writer", text, parent_id=parent_id
         )
-        branch = (await self._tree()).branch()
+        branch = (await self.floor.tree()).branch()
         await self.screen.show(branch, typed=message_id)
         await self._continue(branch)
 
     async def _go_on(self, head_id: str) -> None:
-        tree = await self._tree_at(head_id)
+        tree = await self.floor.tree_at(head_id)
         await self._continue(tree.branch())
 
-    async def _retry(self, head_id: str) -> None:
-        tree = await self._tree_at(head_id)
-        old = tree[head_id]
-        if old.role != "model" or old.parent_id is None:
+    async def _retry(self, head_id: str, warmer: float) -> None:
+        tree = await self.floor.tree_at(head_id)
+        if not head_id or tree[head_id].role != "model":
             raise StoryError("There is no passage of a model here to write anew.")
-        if self.chat.choices.params.temperature == 0:
+        params = self.chat.choices.params
+        if params.temperature + warmer == 0:
             await self.screen.toast("At temperature 0 every try gives the same words.")
-        branch = tree.branch(old.parent_id)
+        _, _, hottest = RANGES["temperature"]
+        params = replace(params, temperature=min(params.temperature + warmer, hottest))
+        parent_id = tree[head_id].parent_id
+        branch = tree.branch(parent_id) if parent_id else []
         await self.screen.show(branch)
-        await self._continue(branch, version=len(tree.siblings(head_id)))
+        await self._continue(branch, params, version=len(tree.siblings(head_id)))
+
+    async def _versions(self, head_id: str, n: int) -> None:
+        if not 1 <= n <= MOST_VERSIONS:
+            raise StoryError(f"{n} versions cannot be written at once: 1 to {MOST_VERSIONS} can.")
+        branch = (await self.floor.tree_at(head_id)).branch()
+        drafts = [replace(await self._draft(branch, version=v), version=v) for v in range(n)]
+        if not self.floor.is_stopped:
+            await self.author.write(drafts, branch)
 
     async def _step_back(self, head_id: str) -> None:
-        await self._tree_at(head_id)
+        await self.floor.tree_at(head_id)
         await self.store.undo(self.chat.owner, self.chat.story_id)
 
     async def _step_forth(self, head_id: str) -> None:
-        await self._tree_at(head_id)
+        await self.floor.tree_at(head_id)
         await self.store.redo(self.chat.owner, self.chat.story_id)
 
-    async def _continue(self, branch: Sequence[Passage], version: int = 0) -> None:
-        """Let the chosen model continue a branch, unless the writer has gone on or pressed Stop."""
-        if self.writing.waiting or self._stops() != self.stops:
-            return
-        if not branch:
-            raise PromptError("The story is empty. Write how it begins, then a model goes on.")
-        choices = self.chat.choices
-        params = replace(choices.params, seed=_seed(choices.params.seed, version))
-        draft = Draft(choices.model, params, branch[-1].id)
-        reader = self.writing.reader = asyncio.create_task(self._read(draft, branch))
-        try:
-            while not reader.done():
-                await asyncio.wait({reader}, timeout=FLUSH_EVERY)
-                await self._keep(draft)
-        finally:
-            reader.cancel()
-            await asyncio.wait({reader})
-            self.writing.reader = None
-            await self._finish(draft)
-        if not reader.cancelled():
-            reader.result()  # raises what the engine raised
-        await self._remark(draft)
+    async def _go(self, passage_id: str | None) -> None:
+        await self.store.move_head(self.chat.owner, self.chat.story_id, passage_id)
 
-    async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:
-        """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
-        model = next((m for m in self.engine.models() if m.name == draft.model), None)
-        if model is None:
-            raise ModelNotFoundError(no_model(draft.model))
-        prompt = await build_prompt(
-            branch,
-            budget=prompt_budget(model.block_size, draft.params.max_new_tokens),
-            count_tokens=partial(self.engine.count_tokens, draft.model),
-        )
-        draft.forgotten = prompt.left_out
-        draft.finish_reason = "error"
-        stream = self.engine.stream(draft.model, prompt.text, draft.params)
-        try:
-            async with aclosing(stream) as segments:
-                async for segment in segments:
-                    text = segment.text if draft.text else glue(prompt.trailing, segment.text)
-                    draft.text += text
-                    draft.finish_reason = segment.finish_reason or draft.finish_reason
-        except asyncio.CancelledError:
-            draft.finish_reason = "cancelled"
-            raise
+    async def _reword(self, passage_id: str, text: str) -> None:
+        if not text.strip():
+            raise PromptError("A passage cannot be edited to nothing; use Undo to take it away.")
+        await self.store.rewrite(self.chat.owner, self.chat.story_id, {passage_id: text})
 
-    async def _keep(self, draft: Draft) -> None:
-        """Store what is new if it is time, and show it."""
-        if len(draft.text) == draft.shown:
-            return
-        text, now = draft.text, time.monotonic()
-        if draft.shown == 0:
+    async def _replace(self, sought: Sought, new: str) -> None:
+        branch = (await self.floor.tree()).branch()
+        texts = {p.id: sought.replaced(p.text, new) for p in branch}
+        count = sum(len(list(sought.spans(p.text))) for p in branch)
+        await self.store.rewrite(self.chat.owner, self.chat.story_id, texts)
+        places = "once" if count == 1 else f"{count:,} times"
+        await self.screen.toast(f"Replaced {places}. Undo brings the old words back.", "success")
+
+    async def _take(self, text: str) -> None:
+        if not 0 < len(text) <= MAX_TAKEN:
+            raise StoryError(f"A word has 1 to {MAX_TAKEN} characters, not {len(text):,}.")
+        tree = await self.floor.tree()
+        picked = _being_picked(tree)
+        if picked is not None:
+            await self._grow_picked(picked, picked.text + text)
+        else:
+            before = tree.branch()
+            trailing = before[-1].text[-1:] if before else ""
             await self.store.add_passage(
                 self.chat.owner,
                 self.chat.story_id,
                 "model",
-                text,
-                parent_id=draft.parent_id,
-                passage_id=draft.id,
-                model=draft.model,
-                params=asdict(draft.params),
+                text[1:] if trailing in (" ", "\t") and text[0] == " " else text,
+                model=self.chat.choices.model,
+                params={PICKED: True},
                 state="streaming",
             )
-            draft.saved_at = now
-        elif now - draft.saved_at >= SAVE_EVERY:
-            await self.store.grow_passage(self.chat.owner, draft.id, text)
-            draft.saved_at = now
-        await self.screen.stream(draft.id, text, draft.shown)
-        draft.shown = len(text)
+        await self.screen.show((await self.floor.tree()).branch())
 
-    async def _finish(self, draft: Draft) -> None:
-        """Store the passage as it will stay."""
-        await self._keep(draft)
-        if draft.shown:
-            await self.store.grow_passage(
+    async def _grow_picked(self, picked: Passage, text: str, state: Any = "streaming") -> None:
+        grown = await self.store.grow_passage(
+            self.chat.owner, picked.id, text, state=state, finish_reason=PICKED
+        )
+        if picked.id in self.screen.shown:
+            await self.screen.finish(grown)
+
+    async def _again(self, passage_id: str) -> None:
+        tree = await self.floor.tree()
+        passage = tree.origin(passage_id)
+        if passage.role != "model" or not passage.params or "seed" not in passage.params:
+            raise StoryError("Only a passage that a model wrote in one go can be written again.")
+        branch = tree.branch(passage.parent_id) if passage.parent_id else []
+        names = {field.name for field in fields(SamplingParams)}
+        params = SamplingParams(**{k: v for k, v in passage.params.items() if k in names})
+        steering = from_json(passage.params.get("steering", {}))
+        draft = Draft(passage.model or "", params, steering, passage.parent_id)
+        text = await self.author.text_of(draft, branch)
+        if passage.finish_reason in ("cancelled", INTERRUPTED):
+            text = text[: len(passage.text)]  # it was stopped before its end
+        if is_same := text == passage.text:
+            await self.screen.toast("Written again, word for word the same.", "success")
+        else:
+            added = await self.store.add_passage(
                 self.chat.owner,
-                draft.id,
-                draft.text,
-                state="complete",
-                finish_reason=draft.finish_reason,
+                self.chat.story_id,
+                "model",
+                text,
+                parent_id=passage.parent_id,
+                model=draft.model,
+                params=draft.settings,
+                move_head=False,
             )
-            await self.screen.finish((await self._tree())[draft.id])
+            await self.screen.toast(
+                "It came out differently: the model has changed since. The new words are kept "
+                "beside the old as another version.",
+                "warning",
+            )
+            passage_id = added.id
+        await self.screen.tell(again={"id": passage_id, "same": is_same})
+
+    async def _name(self, title: str) -> None:
+        if not title.strip():
+            raise StoryError("A title needs words: /title The Lighthouse Murders.")
+        model = self.author.model(self.chat.choices.model)
+        if not model.prompt_template:
+            raise StoryError(
+                f"{model.display_name} does not begin with a title. Write the title as the first "
+                "line of the story instead."
+            )
+        if not self.chat.is_stored:
+            await self._open_story(title)
+        steering = replace(await self._steering(), title=" ".join(title.split()))
+        settings = {"steering": from_json(steering.as_json()).as_json()}
+        await self.store.update_settings(self.chat.owner, self.chat.story_id, settings)
+        branch = (await self.floor.tree()).branch()
+        if not branch:
+            await self._continue(branch)
+
+    async def _continue(
+        self,
+        branch: Sequence[Passage],
+        params: SamplingParams | None = None,
+        version: int = 0,
+    ) -> None:
+        """Let the chosen model continue a branch, unless the writer has gone on or pressed Stop."""
+        draft = await self._draft(branch, params, version)
+        if self.floor.writing.waiting or self.floor.is_stopped:
+            return
+        await self.author.write([draft], branch)
+        await self._remark(draft)
+
+    async def _draft(
+        self,
+        branch: Sequence[Passage],
+        params: SamplingParams | None = None,
+        version: int = 0,
+    ) -> Draft:
+        """A draft after the branch, of the chosen model, steered as the story says."""
+        choices, steering = self.chat.choices, await self._steering()
+        params = params or choices.params
+        params = replace(params, seed=drawn_seed(params.seed, version))
+        parent_id = branch[-1].id if branch else None
+        return Draft(choices.model, steered(params, steering), steering, parent_id)
+
+    async def _steering(self) -> Steering:
+        story = await self.store.story(self.chat.owner, self.chat.story_id)
+        return steering_of(story.settings)
 
     async def _remark(self, draft: Draft) -> None:
         """Say what the writer should know of this passage, quietly."""
         if draft.finish_reason == "loop":
             await self.screen.notice(
-                "The passage began to repeat itself and was ended. Try again, perhaps with a "
-                "higher temperature."
+                "The passage began to repeat itself and was ended. Undo takes it back; Retry "
+                "warmer writes it anew with a higher temperature."
             )
         elif not draft.text and draft.finish_reason != "cancelled":
             await self.screen.notice(
@@ -248,25 +324,8 @@ class Turn:
         self.chat.is_stored = True
         await self.screen.opened(title)
 
-    def _stops(self) -> int:
-        """Grows whenever this window should have nothing written any more."""
-        return self.writing.stops + self.chat.stops
-
-    async def _tree(self) -> StoryTree:
-        return await self.store.tree(self.chat.owner, self.chat.story_id)
-
-    async def _tree_at(self, head_id: str) -> StoryTree:
-        """The tree, if the story still ends where the writer saw it end."""
-        tree = await self._tree()
-        if (tree.head_id or "") != head_id:
-            raise StoryError(
-                "This button belongs to an earlier end of the story; use those under its last "
-                "passage."
-            )
-        return tree
-
     async def _catch_up(self, redraw: bool) -> None:
-        branch = (await self._tree()).branch()
+        branch = (await self.floor.tree()).branch()
         if redraw:
             await self.screen.redraw(branch)
         if branch and branch[-1].finish_reason == INTERRUPTED:
@@ -274,87 +333,13 @@ class Turn:
                 "This passage was cut off when storygen ended. Continue goes on from its last word."
             )
 
-    async def _press(self, work: Callable[[], Awaitable[None]]) -> None:
-        """A button waits for nothing: the end of the story it was pressed for would be gone."""
-        if self.writing.lock.locked():
-            await self.screen.toast("A passage is being written here. Press Stop first.")
-        else:
-            await self._run(work)
 
-    async def _run(self, work: Callable[[], Awaitable[None]], *, interrupts: bool = True) -> None:
-        """Have the word, do the work, say what went wrong, show what is stored."""
-        async with self._having_the_word(interrupts):
-            await self.screen.emitter.task_start()
-            await self.screen.clear()
-            await self._told(work)
-            await self._told(self._settle)
-        await self.screen.emitter.task_end()
-
-    @asynccontextmanager
-    async def _having_the_word(self, interrupts: bool) -> AsyncIterator[None]:
-        """The story to oneself, once whatever is being written there has ended."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.studio.turns.add(task)
-        self.chat.turns += 1
-        try:
-            if interrupts:
-                self.writing.waiting += 1
-                self.writing.interrupt()
-            try:
-                await self.writing.lock.acquire()
-            finally:
-                self.writing.waiting -= interrupts
-            self.writing.chat = self.chat
-            try:
-                yield
-            finally:
-                self.writing.chat = None
-                self.writing.lock.release()
-        finally:
-            self.chat.turns -= 1
-            self.studio.turns.discard(task)
-
-    async def _told(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work; whatever goes wrong is said on the page, never with a traceback."""
-        try:
-            await work()
-        except StorygenError as error:
-            await self.screen.notice(str(error), is_error=True)
-        except Exception:
-            number = secrets.token_hex(3)
-            logger.exception("Error %s in story %s", number, self.chat.story_id)
-            await self.screen.notice(
-                f"Something went wrong that should not (number {number} in the log). "
-                "Nothing that was stored is lost.",
-                is_error=True,
-            )
-
-    async def _settle(self) -> None:
-        """Show the story as it is stored, with the buttons that make sense at its end."""
-        if not self.chat.is_stored:
-            return
-        branch = (await self._tree()).branch()
-        await self.screen.show(branch)
-        can_redo = await self.store.can_redo(self.chat.owner, self.chat.story_id)
-        offered = buttons(branch, can_redo=can_redo)
-        ends_with_model = bool(branch) and branch[-1].role == "model"
-        await self.screen.offer(offered, branch[-1].id if ends_with_model else None)
-
-
-def no_model(name: str) -> str:
-    """Why nothing is written: the model of this name is gone, or, without a name, none is here."""
-    if not name:
-        return (
-            "There is no model to write with yet. Put one into the weights folder, or train one "
-            "with python -m storygen.train."
-        )
-    return f"The model {name[:80]!r} is gone. Choose another in the settings."
-
-
-def _seed(chosen: int | None, version: int) -> int:
-    """The seed of a passage: drawn, or the writer's own, moved on for each further version."""
-    return secrets.randbelow(SEEDS) if chosen is None else (chosen + version) % MAX_SEED
+def _being_picked(tree: StoryTree) -> Passage | None:
+    """The passage at the end that words of the fan are added to, if there is one."""
+    if tree.head_id is None:
+        return None
+    head = tree[tree.head_id]
+    return head if head.state == "streaming" and PICKED in (head.params or {}) else None
 
 
 def _title(text: str) -> str:

@@ -130,8 +130,11 @@ class StoryStore:
         return await self._changed(owner, story_id, title=_within(title, MAX_TITLE, "title"))
 
     async def update_settings(self, owner: str, story_id: str, settings: dict[str, Any]) -> Story:
-        """Replace a story's settings."""
-        return await self._changed(owner, story_id, settings=settings)
+        """Change some of a story's settings and leave the others."""
+        async with self._database.write() as connection:
+            held = await _hold(connection, owner, story_id)
+            await _hold(connection, owner, story_id, settings=held["settings"] | settings)
+            return await _story(connection, owner, story_id)
 
     async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
         """Put a story away from the list, or back to its place there."""

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from storygen.catalogue import ModelInfo
 from storygen.chat.controls import (
+    BALANCED,
     CONTROLS,
+    CUSTOM,
+    PRESETS,
     Choices,
     applied,
     first_choices,
+    preset_of,
     remembered,
     widgets,
 )
@@ -39,8 +43,12 @@ def by_id(tabs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {widget["id"]: widget for tab in tabs for widget in tab["inputs"]}
 
 
-def test_every_parameter_but_stop_has_a_control() -> None:
-    assert set(CONTROLS) == {field.name for field in fields(SamplingParams)} - {"stop"}
+STEERED = {"stop", "banned", "end_at_sentence", "loop_guard"}  # by the story, not the sidebar
+FIXED = {"dry_base", "dry_allowed_length"}
+
+
+def test_every_parameter_has_a_control_or_is_the_storys() -> None:
+    assert set(CONTROLS) == {field.name for field in fields(SamplingParams)} - STEERED - FIXED
 
 
 def test_new_story_starts_with_the_first_model_and_its_suggestions() -> None:
@@ -60,6 +68,7 @@ def test_tabs_hold_what_the_writer_needs_first_and_the_rest() -> None:
     story, advanced = widgets(NOW, MODELS)
     assert [w["id"] for w in story["inputs"]] == [
         "model",
+        "preset",
         "temperature",
         "top_k",
         "max_new_tokens",
@@ -68,6 +77,9 @@ def test_tabs_hold_what_the_writer_needs_first_and_the_rest() -> None:
         "top_p",
         "min_p",
         "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "dry_multiplier",
         "seed",
     ]
     assert all(w["tooltip"] for tab in (story, advanced) for w in tab["inputs"])
@@ -191,3 +203,36 @@ def test_story_whose_model_is_gone_opens_with_another() -> None:
     choices = remembered(settings, MODELS)
     assert choices.model == "mystery"
     assert choices.params.temperature == 1.5
+
+
+# Presets
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_all_but_length_and_seed_and_is_known_again(name: str) -> None:
+    mine = replace(NOW.params, max_new_tokens=70, seed=5, dry_multiplier=1.0, top_p=0.5)
+    choices, problems = applied({"preset": name}, Choices("mystery", mine), MODELS)
+    assert problems == []
+    assert (choices.params.max_new_tokens, choices.params.seed) == (70, 5)
+    assert choices.params.dry_multiplier == 0
+    assert preset_of(choices, MODELS) == name
+    assert by_id(widgets(choices, MODELS))["preset"]["initial"] == name
+
+
+def test_a_number_moved_away_from_its_preset_is_the_writers_own() -> None:
+    whole_form = {"preset": BALANCED, **NOW.as_settings(), "temperature": 0.9}
+    choices, _ = applied(whole_form, NOW, MODELS)
+    assert choices.params.temperature == 0.9
+    assert preset_of(choices, MODELS) == CUSTOM
+
+
+def test_balanced_is_what_the_model_suggests() -> None:
+    assert preset_of(NOW, MODELS) == BALANCED
+    other, _ = applied({"model": "fantasy"}, NOW, MODELS)
+    assert preset_of(other, MODELS) == BALANCED
+    assert other.params.temperature == 1.1
+
+
+@pytest.mark.parametrize("value", ["", None, 5, [], {}, "cold", CUSTOM])
+def test_no_preset_of_this_name_changes_nothing(value: object) -> None:
+    assert applied({"preset": value}, NOW, MODELS)[0] == NOW

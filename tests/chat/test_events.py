@@ -1,5 +1,6 @@
 """What comes over the socket besides prose: settings, commands, buttons, windows that open."""
 
+import asyncio
 import html
 from collections.abc import Callable
 from uuid import uuid4
@@ -10,6 +11,7 @@ from chainlit.action import Action
 from storygen.chat import events
 from storygen.chat.guards import Written
 from storygen.chat.history import StoryHistory
+from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.errors import StoryError
@@ -19,15 +21,27 @@ from tests.chat.conftest import OWNER, Window
 
 async def test_settings_hold_at_once_and_are_remembered(window: Window) -> None:
     await window.type("Begin.")
-    await events.apply_settings(window.studio, window.chat, {"temperature": 1.5})
+    await apply_settings(window.studio, window.chat, {"temperature": 1.5})
     assert window.chat.choices.params.temperature == 1.5
     story = await window.studio.store.story(OWNER, window.chat.story_id)
     assert story.settings["temperature"] == 1.5
     assert window.browser.settings == []  # the sidebar shows it already
 
 
+async def test_a_slider_that_leaves_its_preset_is_shown_when_it_lies_still(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storygen.chat.settings.REST", 0.05)
+    for temperature in (0.9, 1.0, 1.2):
+        await apply_settings(window.studio, window.chat, {"temperature": temperature})
+    assert window.browser.settings == []
+    await asyncio.gather(*window.chat.tasks)
+    shown = {w["id"]: w["initial"] for tab in window.browser.settings[-1] for w in tab["inputs"]}
+    assert (shown["preset"], shown["temperature"]) == ("custom", 1.2)
+
+
 async def test_settings_before_the_first_message_belong_to_the_story(window: Window) -> None:
-    await events.apply_settings(window.studio, window.chat, {"top_k": 3})
+    await apply_settings(window.studio, window.chat, {"top_k": 3})
     await window.type("Begin.")
     story = await window.studio.store.story(OWNER, window.chat.story_id)
     assert story.settings["top_k"] == 3
@@ -35,16 +49,16 @@ async def test_settings_before_the_first_message_belong_to_the_story(window: Win
 
 async def test_complaint_about_a_setting_is_made_once(window: Window) -> None:
     for _ in range(3):  # a slider sends all values with every step
-        await events.apply_settings(window.studio, window.chat, {"top_k": "x", "min_p": "y"})
+        await apply_settings(window.studio, window.chat, {"top_k": "x", "min_p": "y"})
     assert len(window.browser.toasts) == 1
     assert "(and 1 more like this)" in window.browser.toasts[0]
-    await events.apply_settings(window.studio, window.chat, {"top_k": 3})
-    await events.apply_settings(window.studio, window.chat, {"top_k": "x"})
+    await apply_settings(window.studio, window.chat, {"top_k": 3})
+    await apply_settings(window.studio, window.chat, {"top_k": "x"})
     assert len(window.browser.toasts) == 2
 
 
 async def test_corrected_setting_is_shown_in_the_sidebar(window: Window) -> None:
-    await events.apply_settings(window.studio, window.chat, {"temperature": 99})
+    await apply_settings(window.studio, window.chat, {"temperature": 99})
     story_tab = window.browser.settings[-1][0]["inputs"]
     shown = next(widget for widget in story_tab if widget["id"] == "temperature")
     assert shown["initial"] == 2.0
@@ -94,7 +108,7 @@ async def test_button_that_was_never_there_says_so(window: Window) -> None:
 async def test_story_from_the_list_opens_with_its_settings_and_words(
     studio: Studio, window: Window, store: StoryStore
 ) -> None:
-    await events.apply_settings(studio, window.chat, {"model": "fantasy", "top_k": 3})
+    await apply_settings(studio, window.chat, {"model": "fantasy", "top_k": 3})
     await window.type("Begin.")
     thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
     assert thread is not None
@@ -103,7 +117,7 @@ async def test_story_from_the_list_opens_with_its_settings_and_words(
     await again.turn.catch_up(redraw=False)
     assert again.chat.choices == window.chat.choices
     assert again.chat.screen.shown == list(window.browser.messages)
-    assert again.browser.buttons == ["continue", "retry", "undo", "copy"]
+    assert again.browser.buttons == ["continue", "versions", "retry", "undo", "copy"]
 
 
 async def test_address_of_a_story_that_is_gone_opens_a_new_one(

@@ -83,6 +83,6 @@ def test_both_themes_name_the_same_colours_and_no_font_from_elsewhere() -> None:
 
 
 def test_public_files_point_nowhere_else() -> None:
-    for path in (ROOT / "public").iterdir():
+    for path in filter(Path.is_file, (ROOT / "public").rglob("*")):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|@import|url\(", text), path

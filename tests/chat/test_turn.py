@@ -38,7 +38,7 @@ async def test_message_and_continuation_are_stored_and_shown(window: Window) -> 
     assert await window.texts() == ["The lamp went out.", " It was dark."]
     assert window.browser.outputs == ["The lamp went out.", verbatim(" It was dark.")]
     assert next(iter(window.browser.messages)) == first
-    assert window.browser.buttons == ["continue", "retry", "undo", "copy"]
+    assert window.browser.buttons == ["continue", "versions", "retry", "undo", "copy"]
     assert not window.browser.is_busy
 
 
@@ -60,7 +60,7 @@ async def test_writers_text_is_stored_before_the_engine_is_asked(
 async def test_passage_is_stored_while_it_grows(
     studio_with: StudioWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storygen.chat.turn.SAVE_EVERY", 0.05)
+    monkeypatch.setattr("storygen.chat.draft.SAVE_EVERY", 0.05)
     window = Window(studio_with(FakeEngine(ENDLESS, delay=0.01)))
     writing = asyncio.create_task(window.type("Begin."))
     await until(lambda: len(window.browser.messages) > 1)
@@ -102,7 +102,7 @@ async def test_stop_before_the_first_word_leaves_no_passage(studio_with: StudioW
     async with asyncio.timeout(PATIENCE):
         await writing
     assert await window.texts() == ["Begin."]
-    assert window.browser.buttons == ["continue", "undo"]
+    assert window.browser.buttons == ["continue", "versions", "undo"]
 
 
 async def test_stop_pressed_while_the_message_is_stored_starts_nothing(
@@ -357,7 +357,7 @@ async def test_store_that_fails_while_a_passage_is_written_ends_it_with_a_senten
     engine = FakeEngine(ENDLESS, delay=0.005)
     window = Window(studio_with(engine))
     monkeypatch.setattr(store, "grow_passage", full)
-    monkeypatch.setattr("storygen.chat.turn.SAVE_EVERY", 0.05)
+    monkeypatch.setattr("storygen.chat.draft.SAVE_EVERY", 0.05)
     async with asyncio.timeout(PATIENCE):
         await window.type("Begin.")
     assert engine.n_running == 0

@@ -107,11 +107,18 @@ async def test_long_titles_and_searches_are_refused(store: StoryStore, story: St
         await store.stories(ME, search="t" * 501)
 
 
-async def test_titles_and_settings_are_replaced(store: StoryStore, story: Story) -> None:
+async def test_titles_are_replaced_and_settings_are_changed(store: StoryStore, story: Story) -> None:
     assert (await store.rename(ME, story.id, "Snow")).title == "Snow"
-    assert (await store.update_settings(ME, story.id, {"top_k": 3})).settings == {"top_k": 3}
+    changed = await store.update_settings(ME, story.id, {"top_k": 3, "temperature": 1})
+    assert changed.settings == {"top_k": 3, "temperature": 1}
+    changed = await store.update_settings(ME, story.id, {"top_k": 4})
+    assert changed.settings == {"top_k": 4, "temperature": 1}
     after = await store.story(ME, story.id)
-    assert (after.title, after.settings, after.head_id) == ("Snow", {"top_k": 3}, story.head_id)
+    assert (after.title, after.settings, after.head_id) == (
+        "Snow",
+        changed.settings,
+        story.head_id,
+    )
     assert after.updated_at > story.updated_at
 
 

@@ -1,0 +1,200 @@
+"""Drafts: passages while models write them, stored as they grow, whatever becomes of the window."""
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from storygen.catalogue import ModelInfo
+from storygen.chat.state import Chat, Studio
+from storygen.engine.interface import FinishReason
+from storygen.errors import ModelNotFoundError, PromptError
+from storygen.params import MAX_SEED, SamplingParams
+from storygen.story.prompt import Prompt, build_prompt, glue, prompt_budget
+from storygen.story.steering import NO_STEERING, Steering
+from storygen.story.tree import Passage
+
+FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
+SAVE_EVERY = 0.5
+SEEDS = 2**31
+
+
+@dataclass
+class Draft:
+    """A passage while a model writes it. One that has a version grows beside others, and the head
+    stays where it is until the writer picks one."""
+
+    model: str
+    params: SamplingParams
+    steering: Steering
+    parent_id: str | None
+    version: int | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    text: str = ""
+    finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
+    forgotten: int = 0  # words of the story the model was not shown
+    shown: int = 0  # characters
+    saved_at: float = 0.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it takes to write it again: the parameters, and the steering where there is any."""
+        told = {} if self.steering == NO_STEERING else {"steering": self.steering.as_json()}
+        return asdict(self.params) | told
+
+
+class Author:
+    """Has models write in one window's story."""
+
+    def __init__(self, studio: Studio, chat: Chat) -> None:
+        self.store, self.engine, self.chat = studio.store, studio.engine, chat
+        self.writing = studio.writing(chat)
+
+    async def write(self, drafts: Sequence[Draft], branch: Sequence[Passage]) -> None:
+        """Let models go on after the branch, all drafts at once, until they end or are stopped.
+
+        What there is of each is stored then. Raises what the engine raised.
+        """
+        readers = [asyncio.create_task(self._read(draft, branch)) for draft in drafts]
+        self.writing.readers = set(readers)
+        try:
+            while not all(reader.done() for reader in readers):
+                await asyncio.wait(readers, timeout=FLUSH_EVERY)
+                for draft in drafts:
+                    await self._keep(draft)
+        finally:
+            self.writing.interrupt()
+            await asyncio.wait(readers)
+            self.writing.readers = set()
+            for draft in drafts:
+                await self._finish(draft)
+        for reader in readers:
+            if not reader.cancelled():
+                reader.result()
+
+    async def text_of(self, draft: Draft, branch: Sequence[Passage]) -> str:
+        """What would be written, told to nobody."""
+        reader = asyncio.create_task(self._read(draft, branch))
+        self.writing.readers = {reader}
+        try:
+            await reader
+        finally:
+            self.writing.readers = set()
+        return draft.text
+
+    def model(self, name: str) -> ModelInfo:
+        """The model of this name; raises ModelNotFoundError in a writer's words."""
+        model = next((m for m in self.engine.models() if m.name == name), None)
+        if model is None:
+            raise ModelNotFoundError(no_model(name))
+        return model
+
+    async def prompt(
+        self, model: ModelInfo, branch: Sequence[Passage], steering: Steering, max_new_tokens: int
+    ) -> Prompt:
+        """What a model reads before it goes on after the branch."""
+        prompt = await build_prompt(
+            branch,
+            budget=prompt_budget(model.block_size, max_new_tokens),
+            count_tokens=partial(self.engine.count_tokens, model.name),
+            steering=steering,
+            template=model.prompt_template,
+        )
+        if not prompt.text:
+            raise PromptError("The story is empty. Write how it begins, then a model goes on.")
+        return prompt
+
+    async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:
+        """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
+        model = self.model(draft.model)
+        prompt = await self.prompt(model, branch, draft.steering, draft.params.max_new_tokens)
+        draft.forgotten = prompt.left_out
+        draft.finish_reason = "error"
+        stream = self.engine.stream(draft.model, prompt.text, draft.params)
+        try:
+            async with aclosing(stream) as segments:
+                async for segment in segments:
+                    text = segment.text if draft.text else glue(prompt.trailing, segment.text)
+                    draft.text += text
+                    draft.finish_reason = segment.finish_reason or draft.finish_reason
+        except asyncio.CancelledError:
+            draft.finish_reason = "cancelled"
+            raise
+
+    async def _keep(self, draft: Draft) -> None:
+        """Store what is new if it is time, and show it."""
+        if len(draft.text) == draft.shown:
+            return
+        text, now = draft.text, time.monotonic()
+        if draft.shown == 0:
+            await self.store.add_passage(
+                self.chat.owner,
+                self.chat.story_id,
+                "model",
+                text,
+                parent_id=draft.parent_id,
+                passage_id=draft.id,
+                model=draft.model,
+                params=draft.settings,
+                state="streaming",
+                move_head=draft.version is None,
+            )
+            draft.saved_at = now
+        elif now - draft.saved_at >= SAVE_EVERY:
+            await self.store.grow_passage(self.chat.owner, draft.id, text)
+            draft.saved_at = now
+        if draft.version is None:
+            await self.chat.screen.stream(draft.id, text, draft.shown)
+        await self._tell(draft, text[draft.shown :])
+        draft.shown = len(text)
+
+    async def _finish(self, draft: Draft) -> None:
+        """Store the passage as it will stay."""
+        await self._keep(draft)
+        if draft.shown:
+            passage = await self.store.grow_passage(
+                self.chat.owner,
+                draft.id,
+                draft.text,
+                state="complete",
+                finish_reason=draft.finish_reason,
+            )
+            if draft.version is None:
+                await self.chat.screen.finish(passage)
+        await self._tell(draft, "", done=draft.finish_reason)
+
+    async def _tell(self, draft: Draft, text: str, **more: str) -> None:
+        """Tell the workspace of a piece of the passage."""
+        place = {"id": draft.id, "parent": draft.parent_id, "version": draft.version}
+        await self.chat.screen.tell(growing=place | {"from": draft.shown, "text": text} | more)
+
+
+def steered(params: SamplingParams, steering: Steering) -> SamplingParams:
+    """The parameters with what the steering says of how passages end and what they avoid."""
+    return replace(
+        params,
+        stop=steering.stop,
+        banned=steering.banned,
+        end_at_sentence=steering.end_at_sentence,
+        loop_guard=steering.loop_guard,
+    )
+
+
+def drawn_seed(chosen: int | None, version: int = 0) -> int:
+    """The seed of a passage: drawn, or the writer's own, moved on for each further version."""
+    return secrets.randbelow(SEEDS) if chosen is None else (chosen + version) % MAX_SEED
+
+
+def no_model(name: str) -> str:
+    """Why nothing is written: the model of this name is gone, or, without a name, none is here."""
+    if not name:
+        return (
+            "There is no model to write with yet. Put one into the weights folder, or train one "
+            "with python -m storygen.train."
+        )
+    return f"The model {name[:80]!r} is gone. Choose another in the settings."

@@ -1,0 +1,296 @@
+"""Routes for what comes in as a file and goes out as one: drafts, books, stories whole.
+
+    POST /api/import?name=FOG.docx            the file as the body -> the new story
+    GET  /api/stories/ID/export/FORMAT        txt, md, html, docx, epub or json
+    GET  /api/export                          every story as .json and .md, in a zip archive
+
+Conversions run beside the page in threads, two at a time. Errors are {"error": "a sentence"}.
+"""
+
+import asyncio
+import re
+import unicodedata
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from chainlit.auth import get_token_from_cookies
+from chainlit.auth.jwt import decode_jwt
+from jwt import InvalidTokenError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from storygen.chat.guards import IMPORT_PATH
+from storygen.chat.state import Studio
+from storygen.errors import StoryError
+from storygen.story import archive, books, drafts
+from storygen.story.archive import Whole
+from storygen.story.store import MAX_PAGE, StoryStore
+from storygen.story.tree import Passage, Story, StoryTree, manuscript
+from storygen.text import whole_characters
+
+MAX_NAME = 255
+READERS = 4  # files that are taken in at a time, each of them held in memory
+READ_SECONDS = 120.0
+CONVERSIONS = 2
+
+JSON = "application/json"
+ZIP = "application/zip"
+
+_UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
+
+
+class Refused(Exception):
+    """A request that is answered with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def routes(studio: Studio) -> list[Route]:
+    """The routes, for the stories of a studio."""
+    files = _Files(studio)
+    return [
+        Route(IMPORT_PATH, _answering(files.take_in), methods=["POST"]),
+        Route("/api/stories/{id}/export/{format}", _answering(files.export), methods=["GET"]),
+        Route("/api/export", _answering(files.export_all), methods=["GET"]),
+    ]
+
+
+class _Files:
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._reading = 0
+        self._conversions = asyncio.Semaphore(CONVERSIONS)
+
+    @property
+    def _store(self) -> StoryStore:
+        return self._studio.store
+
+    async def take_in(self, request: Request) -> Response:
+        """A file as a new story."""
+        owner, name = _owner(request), request.query_params.get("name", "")[:MAX_NAME]
+        if self._reading >= READERS:
+            raise Refused(503, f"{READERS} files are being read just now: try again in a minute.")
+        self._reading += 1
+        try:
+            is_story = name.lower().endswith(".json")
+            data = await _body(request, archive.MAX_FILE if is_story else drafts.MAX_FILE)
+            whole = await self._converted(_whole, name, data)
+        finally:
+            self._reading -= 1
+        story = await self._store.add_story(
+            owner,
+            title=whole.title,
+            settings=whole.settings,
+            passages=whole.passages,
+            head_id=whole.head_id,
+            marks=whole.marks,
+        )
+        listed = {
+            "id": story.id,
+            "title": story.title,
+            "updated": story.updated_at.isoformat(),
+            "words": sum(len(passage.text.split()) for passage in whole.passages),
+            "passages": len(whole.passages),
+            "archived": False,
+            "deleted": False,
+        }
+        return JSONResponse(listed, headers={"cache-control": "no-store"})
+
+    async def export(self, request: Request) -> Response:
+        """One story in one format."""
+        owner = _owner(request)
+        story_id, form = request.path_params["id"], request.path_params["format"]
+        story, tree = await self._found(owner, story_id)
+        if form == "json":
+            data, kind = await self._converted(archive.dump, story, tree), JSON
+        elif form in books.FORMATS:
+            data, kind = await self._converted(_book, form, story, tree), books.FORMATS[form]
+        else:
+            known = ", ".join([*books.FORMATS, "json"])
+            raise Refused(404, f"{form[:20]!r} is no format of a story: choose {known}.")
+        return Response(data, headers=_attachment(f"{file_name(story.title)}.{form}", kind))
+
+    async def export_all(self, request: Request) -> Response:
+        """Every story, streamed: of a thousand stories one is in memory."""
+        owner = _owner(request)
+        name = f"Stories {datetime.now(UTC):%Y-%m-%d}.zip"
+        return StreamingResponse(self._zipped(owner), headers=_attachment(name, ZIP))
+
+    async def _zipped(self, owner: str) -> AsyncIterator[bytes]:
+        sink = _Sink()
+        taken: set[str] = set()
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for story in await self._all(owner):
+                try:
+                    tree = await self._store.tree(owner, story.id)
+                except StoryError:  # deleted meanwhile
+                    continue
+                name = _unique(file_name(story.title), taken)
+                await self._converted(_pack, zipped, name, story, tree)
+                yield sink.taken()
+        yield sink.taken()
+
+    async def _all(self, owner: str) -> list[Story]:
+        """Every story that is not deleted, those at hand first."""
+        found: list[Story] = []
+        for archived in (False, True):
+            before = None
+            while True:
+                page = await self._store.stories(
+                    owner, limit=MAX_PAGE, before=before, archived=archived
+                )
+                found += page
+                if len(page) < MAX_PAGE:
+                    break
+                before = (page[-1].updated_at, page[-1].id)
+        return found
+
+    async def _found(self, owner: str, story_id: str) -> tuple[Story, StoryTree]:
+        try:
+            story = await self._store.story(owner, story_id)
+            return story, await self._store.tree(owner, story_id)
+        except StoryError as error:
+            raise Refused(404, str(error)) from error
+
+    async def _converted(self, work: Callable[..., Any], *args: Any) -> Any:
+        async with self._conversions:
+            return await asyncio.to_thread(work, *args)
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file that every system can hold.
+
+    >>> file_name("../Fog: a story?")
+    'Fog a story'
+    """
+    name = " ".join(_UNSAFE.sub(" ", whole_characters(title)).split())
+    name = name.encode()[:120].decode("utf-8", "ignore").strip(" .")
+    name = name or books.UNTITLED
+    return f"Story {name}" if _DEVICE.match(name) else name
+
+
+def _whole(name: str, data: bytes) -> Whole:
+    """A file as a story that is not stored yet: a story whole, or a draft cut into passages."""
+    if name.lower().endswith(".json"):
+        return archive.load(data)
+    draft = drafts.read(name, data)
+    now = datetime.now(UTC)
+    passages = [
+        Passage(str(number), "", str(number - 1) if number > 1 else None, "writer", text, now)
+        for number, text in enumerate(drafts.split(draft.text), 1)
+    ]
+    return Whole(draft.title, {}, passages[-1].id, passages)
+
+
+def _book(form: str, story: Story, tree: StoryTree) -> bytes:
+    text = manuscript(tree.branch())
+    return books.book(form, text, title=story.title, story_id=story.id)
+
+
+def _pack(zipped: zipfile.ZipFile, name: str, story: Story, tree: StoryTree) -> None:
+    moment = story.updated_at.timetuple()[:6]
+    for form, data in (("json", archive.dump(story, tree)), ("md", _book("md", story, tree))):
+        info = zipfile.ZipInfo(f"{name}.{form}", moment)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        zipped.writestr(info, data)
+
+
+class _Sink:
+    """A file that can only be written on, and hands out what was written."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: taken() does it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, with a number where another story has it already, in whatever case."""
+    unique, number = name, 1
+    while unique.casefold() in taken:
+        number += 1
+        unique = f"{name} ({number})"
+    taken.add(unique.casefold())
+    return unique
+
+
+def _attachment(name: str, kind: str) -> dict[str, str]:
+    """Headers of a file to be saved, never shown or run. Names as RFC 6266 has them."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = plain if plain.partition(".")[0].strip() else f"story{plain[plain.rfind('.') :]}"
+    encoded = quote(name, safe="")
+    return {
+        "content-type": kind,
+        "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
+
+
+def _answering(
+    handle: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """A handler whose refusals are JSON."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except Refused as refusal:
+            status, sentence = refusal.status, str(refusal)
+        except StoryError as error:
+            status, sentence = 400, str(error)
+        return JSONResponse({"error": sentence}, status, headers={"cache-control": "no-store"})
+
+    return answer
+
+
+def _owner(request: Request) -> str:
+    """Whose stories are meant, by the cookie that the page was given."""
+    token = get_token_from_cookies(request.cookies)
+    try:
+        if token is not None:
+            return decode_jwt(token).identifier
+    except InvalidTokenError:
+        pass
+    raise Refused(401, "This page does not know you any more: reload it.")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, of which no more than limit bytes are ever read."""
+    too_much = Refused(413, f"This file is too large: at most {limit:,} bytes can be taken.")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise too_much
+    body = bytearray()
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_much
+    except TimeoutError:
+        raise Refused(408, "The file came too slowly, so it was not read: try again.") from None
+    except ClientDisconnect:
+        raise Refused(400, "The file did not come whole, so it was not read.") from None
+    return bytes(body)
