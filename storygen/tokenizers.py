@@ -28,6 +28,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eot_id: int | None  # ends a story; None where the vocabulary has no such token
+    tokens_per_word: int  # which nearly all words have at most
     plain: bool  # whether text is read in plain typography
 
     def encode(self, text: str) -> list[int]:
@@ -45,6 +46,8 @@ class Tokenizer(Protocol):
 
 class BPETokenizer:
     """Byte-level byte-pair encoding as GPT-2 has it, merged by tiktoken."""
+
+    tokens_per_word = 4
 
     def __init__(
         self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], plain: bool = False
@@ -90,6 +93,8 @@ class BPETokenizer:
 
 class CharTokenizer:
     """One token per character of a fixed list."""
+
+    tokens_per_word = 16
 
     def __init__(
         self, characters: Sequence[str], eot: str | None = None, plain: bool = False
@@ -143,6 +148,15 @@ class StreamDecoder:
     def push(self, token: int) -> str:
         """The characters this token completes, often one word, sometimes none."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    @property
+    def unfinished(self) -> bytes:
+        """The bytes held back. Setting them goes back to where they were held back."""
+        return self._decoder.getstate()[0]
+
+    @unfinished.setter
+    def unfinished(self, held: bytes) -> None:
+        self._decoder.setstate((held, 0))
 
     def flush(self) -> str:
         """What is left: empty, or U+FFFD for a character that was never finished."""

@@ -1,9 +1,11 @@
 """Runner: one model with the requests it is working on, all of them a step at a time."""
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from storygen.decode.interface import Decoder, Token
 from storygen.engine.jobs import Job, no_numbers
+from storygen.engine.penalties import breaker_tokens
 from storygen.engine.sequence import Sequence
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
@@ -36,6 +38,11 @@ class _Running:
         """How many of them it has not read."""
         return len(self.sequence.ids) - self.sequence.window_start - self.known
 
+    def choice(self) -> Row:
+        """What the choice of its next token depends on."""
+        sequence = self.sequence
+        return Row(sequence.params, len(sequence.ids), self.window, sequence.adjustments())
+
 
 class Runner:
     """A model, its tokenizer, and the passages that it writes, each in a slot of the decoder."""
@@ -45,6 +52,10 @@ class Runner:
         self._block_size = decoder.config.block_size
         self._slots = Slots(decoder)
         self._running: list[_Running] = []
+
+    @cached_property
+    def _breakers(self) -> frozenset[int]:
+        return breaker_tokens(self.tokenizer)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -80,7 +91,8 @@ class Runner:
     def _begin(self, sequence: Sequence) -> Outcome | None:
         """Give a passage a slot. Failing is its affair alone."""
         try:
-            sequence.begin(self.tokenizer, self._block_size)
+            breakers = self._breakers if sequence.params.dry_multiplier else frozenset()
+            sequence.begin(self.tokenizer, self._block_size, breakers)
         except Exception as error:
             return Outcome(sequence, as_storygen_error(error, self.name), final=True)
         sequence.window_start = window_start(len(sequence.ids), self._block_size)
@@ -127,7 +139,7 @@ class Runner:
         if not writing:
             return []
         rows = [Token(row.slot, row.known, row.sequence.ids[-1]) for row in writing]
-        choices = [Row(row.sequence.params, len(row.sequence.ids), row.window) for row in writing]
+        choices = [row.choice() for row in writing]
         # A vocabulary may be padded to a round number with ids that spell nothing.
         n_tokens = self.tokenizer.vocab_size
         tokens = self.decoder.step(rows, range(len(rows)), choices, n_tokens)
@@ -135,11 +147,11 @@ class Runner:
         return [self._taken(row, token) for row, token in zip(writing, tokens, strict=True)]
 
     def _taken(self, row: _Running, token: int | None) -> Outcome | None:
-        row.known += 1
         if token is None:
             self._slots.forget(row.slot)
             return Outcome(row.sequence, no_numbers(self.name), final=True)
         segment = row.sequence.take(token)
+        row.known = max(0, len(row.window) - 1)  # of fewer tokens than before, it may be
         if segment is None:
             return None
         return Outcome(row.sequence, segment, final=segment.finish_reason is not None)

@@ -1,13 +1,20 @@
 """Sequence: one passage being written, from its prompt to its finish reason. Knows no torch."""
 
+import math
 import re
+from collections import Counter
+from collections.abc import Set
 
+from storygen.engine.draft import Draft
 from storygen.engine.interface import FinishReason, Segment
+from storygen.engine.loops import loops
+from storygen.engine.penalties import penalised, penalties
 from storygen.errors import PromptError
 from storygen.params import SamplingParams
-from storygen.tokenizers import StreamDecoder, Tokenizer
+from storygen.tokenizers import BPETokenizer, Tokenizer
 
 MAX_PROMPT_CHARACTERS = 1_000_000
+MAX_RETURNS = 50  # to one place, for banned phrases
 CHARACTERS_PER_TOKEN = 16  # far above the four or so of prose: what is cut was out of reach
 
 
@@ -15,7 +22,8 @@ class Sequence:
     """The tokens of one request and the text that has become of them.
 
     ids are the prompt's tokens and those written since. window_start is the index of the first
-    one the model sees; the runner moves it.
+    one the model sees; the runner moves it. After a banned phrase ids are those before it: the
+    token with which it began is forbidden there, and another one drawn.
     """
 
     def __init__(
@@ -27,75 +35,76 @@ class Sequence:
         self.ids: list[int] = []
         self.window_start = 0
         self._n_prompt = 0
-        self._n_unsent = 0  # tokens since the last segment
-        self._stop = StopFilter((*params.stop, *stop))
+        self._draft = Draft(prompt, (*params.stop, *stop), params.banned)
+        self._forbidden: dict[int, set[int]] = {}  # by the index that the token would have
+        self._returns = Counter[int]()
+        self._penalised = penalised(params)
 
-    def begin(self, tokenizer: Tokenizer, block_size: int) -> None:
-        """Read the prompt. Raises PromptError where the vocabulary cannot spell it."""
+    def begin(
+        self, tokenizer: Tokenizer, block_size: int, breakers: Set[int] = frozenset()
+    ) -> None:
+        """Read the prompt. Raises PromptError where the vocabulary cannot spell it. DRY does not
+        look across breakers."""
         self.ids = tokenizer.encode(prompt_tail(self.prompt, block_size))
         self._n_prompt = len(self.ids)
-        self._eot_id = tokenizer.eot_id
-        self._decoder = StreamDecoder(tokenizer)
+        self._tokenizer, self._breakers = tokenizer, breakers
+        self._scale = tokenizer.tokens_per_word // BPETokenizer.tokens_per_word
+        self._draft.begin(tokenizer)
+
+    def adjustments(self) -> list[tuple[int, float]]:
+        """What is added to the logits of some tokens where the next one is drawn."""
+        forbidden = self._forbidden.get(len(self.ids), ())
+        if not self._penalised and not forbidden:
+            return []
+        window = self.ids[self.window_start :]
+        n_written = len(self.ids) - max(self._n_prompt, self.window_start)
+        added = penalties(self.params, window, n_written, self._breakers)
+        return list((added | dict.fromkeys(forbidden, -math.inf)).items())
 
     def take(self, token: int) -> Segment | None:
-        """Add a token; the text it completes, if any, or the last segment of the passage."""
-        if token == self._eot_id:
+        """Add a token; the text that may be shown now, if any, or the passage's last segment."""
+        over = token == self._tokenizer.eot_id
+        if not over:
+            self.ids.append(token)
+            self._draft.add(token)
+        length, reason = self._ending(over)
+        place = self._draft.banned(length, over=reason is not None)
+        if place is not None:
+            return self._go_back(place)
+        if reason is not None:
+            return Segment(*self._draft.show_last(length), reason)
+        text, count = self._draft.show(self._draft.safe())
+        return Segment(text, count) if text else None
+
+    def finish(self, reason: FinishReason) -> Segment:
+        """The last segment: what was held back, less an unfinished character."""
+        return Segment(*self._draft.show_last(self._draft.clean()), reason)
+
+    def _ending(self, over: bool) -> tuple[int, FinishReason | None]:
+        """Where the text ends, and why if the passage does with its last token."""
+        n, most = len(self.ids) - self._n_prompt, self.params.max_new_tokens
+        ends = [self._draft.stop_string()]
+        if self.params.end_at_sentence and 3 * n >= 2 * most and not over:
+            ends.append(self._draft.sentence_end())
+        found = [end for end in ends if end is not None]
+        if found or over:
+            return min(found, default=self._draft.length), "stop"
+        if self.params.loop_guard and loops(self.ids, self._n_prompt, self._scale):
+            return self._draft.length, "loop"
+        return self._draft.length, "length" if n == most else None
+
+    def _go_back(self, place: int) -> Segment | None:
+        """Return to a token that was written, and forbid it there."""
+        at = self._n_prompt + place
+        self._forbidden = {i: tokens for i, tokens in self._forbidden.items() if i <= at}
+        forbidden = self._forbidden.setdefault(at, set())
+        forbidden.add(self.ids[at])
+        self._returns[at] += 1
+        del self.ids[at:]
+        self._draft.undo(place)
+        if self._returns[at] == MAX_RETURNS or len(forbidden) == self._tokenizer.vocab_size:
             return self.finish("stop")
-        self.ids.append(token)
-        self._n_unsent += 1
-        text, stopped = self._stop.push(self._decoder.push(token))
-        if stopped:
-            return self._segment(text, "stop")
-        if len(self.ids) - self._n_prompt == self.params.max_new_tokens:
-            return self.finish("length", text)
-        return self._segment(text) if text else None
-
-    def finish(self, reason: FinishReason, text: str = "") -> Segment:
-        """The last segment: text and what was held back, less an unfinished character."""
-        return self._segment(text + self._stop.flush(), reason)
-
-    def _segment(self, text: str, reason: FinishReason | None = None) -> Segment:
-        count, self._n_unsent = self._n_unsent, 0
-        return Segment(text, count, reason)
-
-
-class StopFilter:
-    """Text up to the first stop string, holding back what may become one.
-
-    The stop string completed first ends the text; of several completed by the same character the
-    longest does. So the result is the same however the text is divided into pieces.
-    """
-
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = tuple(stop for stop in stops if stop)
-        self._longest = max(map(len, self._stops), default=0)
-        self._held = ""
-
-    def push(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to show, and whether it ends here."""
-        if not self._stops:
-            return text, False
-        text = self._held + text
-        found = [(text.find(s) + len(s), text.find(s)) for s in self._stops if s in text]
-        if found:
-            _, start = min(found)
-            self._held = ""
-            return text[:start], True
-        safe = self._beginning(text)
-        self._held = text[safe:]
-        return text[:safe], False
-
-    def flush(self) -> str:
-        """What was held back: the text is over, so it begins no stop string."""
-        held, self._held = self._held, ""
-        return held
-
-    def _beginning(self, text: str) -> int:
-        """Index from which text may be the beginning of a stop string."""
-        for start in range(max(0, len(text) - self._longest + 1), len(text)):
-            if any(stop.startswith(text[start:]) for stop in self._stops):
-                return start
-        return len(text)
+        return None
 
 
 def check_prompt(prompt: str) -> None:

@@ -41,6 +41,10 @@ def expected(made):
     return oracle.passage(MODEL, LETTERS, made.prompt, made.params)
 
 
+def ended(made):
+    return oracle.ended(MODEL, LETTERS, made.prompt, made.params)
+
+
 @torch.inference_mode()
 def run(runner, requests, arrivals=None, departures=None):
     """What came of each request; arrivals and departures are step numbers by index."""
@@ -74,13 +78,21 @@ def text_of(segments):
         {"repetition_penalty": 1.5},
         {"temperature": 0.0, "repetition_penalty": 1.3},
         {"stop": ("e", "th")},
+        {"frequency_penalty": 0.7, "presence_penalty": 0.3},
+        {"dry_multiplier": 2.0, "dry_allowed_length": 1, "temperature": 0.6},
+        {"dry_multiplier": 1.0, "frequency_penalty": 0.2, "temperature": 0.0},
+        {"end_at_sentence": True, "max_new_tokens": 70},
+        {"temperature": 0.0, "max_new_tokens": 400},
+        {"temperature": 0.0, "loop_guard": False},
+        {"banned": tuple("aeiou")},
+        {"banned": ("s",), "stop": ("e", "th"), "temperature": 1.5},
     ],
     ids=str,
 )
 def test_a_passage_far_beyond_the_context_equals_the_oracles(runner, params):
-    made = sequence(max_new_tokens=80, **params)
+    made = sequence(**{"max_new_tokens": 80, **params})
     [segments] = run(runner(), [made])
-    assert text_of(segments) == expected(made)
+    assert (text_of(segments), segments[-1].finish_reason) == ended(made)
 
 
 @pytest.mark.parametrize("n_prompt", [1, 2, 31, 32, 33, 40, 41, 700])

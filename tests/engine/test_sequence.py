@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storygen.engine.interface import Segment
-from storygen.engine.sequence import Sequence, StopFilter, check_prompt, prompt_tail
+from storygen.engine.phrases import StopStrings
+from storygen.engine.sequence import Sequence, check_prompt, prompt_tail
 from storygen.errors import PromptError
 from storygen.params import SamplingParams
 from storygen.tokenizers import CharTokenizer
@@ -40,14 +41,15 @@ def split_at(text, cuts):
 
 
 def filtered(stops, pieces):
-    """All that a StopFilter shows, and whether it stopped."""
-    stop_filter, shown = StopFilter(tuple(stops)), ""
+    """All that is shown of a text with these stop strings, and whether it stopped."""
+    strings, text, shown = StopStrings(stops), "", 0
     for piece in pieces:
-        text, stopped = stop_filter.push(piece)
-        shown += text
-        if stopped:
-            return shown, True
-    return shown + stop_filter.flush(), False
+        text += piece
+        end = strings.end(text, shown)
+        if end is not None:
+            return text[:end], True
+        shown = strings.beginning(text, shown)
+    return text, False
 
 
 few_letters = st.text(alphabet="ab", max_size=30)
@@ -68,13 +70,12 @@ def test_the_text_ends_before_the_stop_string_that_is_completed_first(text, stop
 
 @given(few_letters, some_stops)
 def test_no_more_is_held_back_than_could_become_a_stop_string(text, stops):
-    stop_filter, shown = StopFilter(tuple(stops)), ""
-    for n, letter in enumerate(text, start=1):
-        piece, stopped = stop_filter.push(letter)
-        shown += piece
-        if stopped:
+    strings, shown = StopStrings(stops), 0
+    for n in range(1, len(text) + 1):
+        if strings.end(text[:n], shown) is not None:
             return
-        held = text[len(shown) : n]
+        shown = strings.beginning(text[:n], shown)
+        held = text[shown:n]
         assert held == "" or any(stop.startswith(held) for stop in stops)
 
 
