@@ -1,3 +1,4 @@
+import math
 import random
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from storygen.engine.sequence import Sequence, check_prompt, prompt_tail
 from storygen.errors import PromptError
 from storygen.params import SamplingParams
 from storygen.tokenizers import CharTokenizer
+from tests.engine import oracle
 
 LETTERS = CharTokenizer("abcdefghijklmnopqrstuvwxyz #", eot="#")
 
@@ -158,6 +160,160 @@ def test_token_counts_of_segments_add_up_to_the_tokens(tiny_tokenizer, text, see
     else:
         segments.append(made.finish("cancelled"))
     assert sum(s.token_count for s in segments if s) == taken
+
+
+# Banned phrases
+
+
+def test_a_banned_word_takes_the_passage_back_to_the_token_with_which_it_began():
+    made = sequence(prompt="once", banned=("up",))
+    assert feed(made, " a up") == [Segment(c, 1) for c in " a "] + [None, None]
+    assert made.take(*LETTERS.encode(" ")) is None  # which shows that it was the whole word
+    assert LETTERS.decode(made.ids) == "once a "
+    assert made.adjustments() == [(*LETTERS.encode("u"), -math.inf)]
+    assert feed(made, "on") == [Segment("o", 1), Segment("n", 1)]
+    assert made.adjustments() == []
+
+
+def test_a_longer_word_that_begins_like_a_banned_one_is_shown_when_it_is_one():
+    made = sequence(banned=("up",))
+    assert feed(made, " upon ")[1:] == [None, None, Segment("upo", 3), *map(one, "n ")]
+
+
+def one(character):
+    return Segment(character, 1)
+
+
+@pytest.mark.parametrize("end", ["#", "length"])
+def test_a_word_that_ends_with_the_passage_is_banned_too(end):
+    made = sequence(banned=("up",), max_new_tokens=3 if end == "length" else 9)
+    feed(made, " up" + ("#" if end == "#" else ""))
+    assert LETTERS.decode(made.ids) == "once "
+    assert feed(made, "to" if end == "length" else "to#")[-1].finish_reason in ("length", "stop")
+
+
+def test_a_cancelled_passage_does_not_show_a_banned_word():
+    made = sequence(banned=("up",))
+    feed(made, " up")
+    assert made.finish("cancelled") == Segment("", 2, "cancelled")
+
+
+def test_a_word_begun_by_the_writer_is_not_completed():
+    made = sequence("once up", banned=("upon",))
+    feed(made, "on ")
+    assert LETTERS.decode(made.ids) == "once up"
+
+
+def test_what_would_begin_a_phrase_if_the_token_after_it_were_replaced_is_held_back():
+    # After "a " comes "b ", which may become "b d". Undone, "a c" may still be written.
+    made = sequence("x", banned=("a c", "b d"))
+    assert feed(made, " a b ") == [Segment(" ", 1), None, None, None, None]
+    assert feed(made, "e") == [Segment("a b e", 5)]
+
+
+def test_fifty_returns_to_one_place_end_the_passage():
+    # A place may be left again: it is the returns that count.
+    many = CharTokenizer([chr(0x4E00 + n) for n in range(60)] + [" "])
+    made = sequence("\u4e00 ", many, banned=tuple(many.characters[:60]))
+    for n in range(49):
+        made.take(n)
+        assert made.take(60) is None
+    made.take(49)
+    assert made.take(60) == Segment("", 0, "stop")
+
+
+def test_a_passage_ends_where_everything_is_forbidden():
+    made = sequence("a", CharTokenizer("a"), banned=("aa",), max_new_tokens=1)
+    assert made.take(0) == Segment("", 0, "stop")
+
+
+words = st.lists(st.sampled_from(["a", "b", "ab", "ba"]), min_size=1, max_size=3).map(" ".join)
+
+
+class Chance:
+    """A model: what it writes depends on the text before it, and is drawn from what is allowed."""
+
+    def __init__(self, seed, characters):
+        self.seed, self.characters = seed, characters
+
+    def draw(self, ids, adjustments):
+        forbidden = {token for token, _ in adjustments}
+        order = random.Random(f"{self.seed} {ids}").sample(
+            range(len(self.characters)), len(self.characters)
+        )
+        return next(token for token in order if token not in forbidden)
+
+
+@given(
+    st.lists(words, min_size=1, max_size=5),
+    st.sampled_from(["", "a", "b ", "ab a", "."]),
+    st.lists(words, max_size=2),
+    st.integers(0, 10**6),
+    st.integers(1, 40),
+)
+def test_nothing_banned_is_ever_shown_and_nothing_shown_taken_back(
+    phrases, prompt, stops, seed, most
+):
+    tokenizer = CharTokenizer("ab .#", eot="#")
+    prompt = "." + prompt
+    params = {"banned": tuple(phrases), "stop": tuple(stops), "max_new_tokens": most}
+    made = sequence(prompt, tokenizer, **params, loop_guard=False)
+    model, text, n = Chance(seed, tokenizer.characters), "", 0
+    for _ in range(50 * most * most):
+        segment = made.take(model.draw(made.ids, made.adjustments()))
+        if segment:
+            text, n = text + segment.text, n + segment.token_count
+        assert oracle.first_banned(prompt, text, phrases, over=False) is None
+        if segment and segment.finish_reason:
+            break
+    assert segment.finish_reason
+    assert oracle.first_banned(prompt, text, phrases, over=True) is None
+    assert n == len(made.ids) - len(prompt)
+
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "most"),
+    [
+        ("So it was. And then", "So it was.", 15),
+        ("So it was.\n\nAnd", "So it was.", 15),
+        ("He said: so! And", "He said: so!", 15),
+        ("(So it was.) And", "(So it was.)", 15),
+        ("to P. it. And", "to P. it.", 10),
+    ],
+)
+def test_a_passage_ends_with_a_sentence_when_two_thirds_are_written(text, shown, most):
+    prose = CharTokenizer(sorted({*text, *"once"}))
+    made = sequence("once", prose, end_at_sentence=True, max_new_tokens=most)
+    segments = [s for s in feed(made, text, prose) if s]
+    assert "".join(s.text for s in segments) == shown
+    assert segments[-1].finish_reason == "stop"
+
+
+def test_a_sentence_that_ends_before_two_thirds_does_not_end_the_passage():
+    prose = CharTokenizer("abc. ")
+    made = sequence("a", prose, end_at_sentence=True, max_new_tokens=15)
+    segments = [s for s in feed(made, "ab. bc. cab. abc", prose) if s]
+    assert "".join(s.text for s in segments) == "ab. bc. cab."
+    made = sequence("a", prose, end_at_sentence=True, max_new_tokens=9)
+    segments = [s for s in feed(made, "ab. abcabcabcabc", prose) if s]
+    assert "".join(s.text for s in segments) == "ab. abcab"
+    assert segments[-1].finish_reason == "length"
+
+
+# Loops
+
+
+def test_a_passage_that_only_repeats_itself_ends_as_a_loop_unless_it_may():
+    dots = CharTokenizer(". a")
+    dots.tokens_per_word = 4
+    segments = feed(sequence("a", dots, max_new_tokens=99), ". " * 40, dots)
+    assert segments[-1].finish_reason == "loop"
+    assert len(segments) == 24
+    segments = feed(sequence("a", dots, max_new_tokens=40, loop_guard=False), ". " * 40, dots)
+    assert segments[-1].finish_reason == "length"
 
 
 # Prompts
