@@ -1,0 +1,96 @@
+"""Pandoc, which reads and writes what writers' programs do: in a process of its own, on a leash.
+
+It sees no file but its input and no network, and ends when it wants too much memory or time.
+"""
+
+import json
+import threading
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from typing import IO, Any
+
+from storygen.errors import StoryError
+
+SECONDS = 20.0
+MEMORY = "1g"  # of its heap; War and Peace takes 0.4 to 1
+LARGEST_ANSWER = 160_000_000  # bytes; a document's tree is seven times its text
+
+_ENVIRONMENT = {"LANG": "C.UTF-8", "SOURCE_DATE_EPOCH": "0"}  # so that a book is always the same
+_HEAP_EXHAUSTED = 251
+_VERSION = [1, 23, 1]  # of the tree
+
+Node = dict[str, Any]
+
+
+def parse(data: bytes, reader: str) -> Node:
+    """Pandoc's tree of a document; raises StoryError for one that it cannot read."""
+    try:
+        return json.loads(_run(data, "-f", reader, "-t", "json"))
+    except RecursionError:
+        raise StoryError("its parts are nested too deeply") from None
+
+
+def render(blocks: list[Node], meta: dict[str, str], writer: str, *options: str) -> bytes:
+    """A document of these blocks in another format."""
+    strings = {name: {"t": "MetaString", "c": value} for name, value in meta.items()}
+    tree = {"pandoc-api-version": _VERSION, "meta": strings, "blocks": blocks}
+    written = json.dumps(tree).encode("ascii")
+    return _run(written, "-f", "json", "-t", writer, "--standalone", "--wrap=none", *options)
+
+
+def _run(data: bytes, *arguments: str) -> bytes:
+    limits = ("+RTS", f"-M{MEMORY}", "-RTS", "--sandbox")
+    command = [_program(), *limits, *arguments, "--output=-"]
+    with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_ENVIRONMENT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        killed = threading.Event()
+
+        def kill() -> None:
+            killed.set()
+            process.kill()
+
+        timer = threading.Timer(SECONDS, kill)
+        feeder = threading.Thread(target=_feed, args=(process.stdin, data))
+        timer.start()
+        feeder.start()
+        try:
+            answer = process.stdout.read(LARGEST_ANSWER + 1)
+            if len(answer) > LARGEST_ANSWER:
+                process.kill()
+            code = process.wait()
+        finally:
+            process.kill()
+            timer.cancel()
+            feeder.join()
+    if killed.is_set():
+        raise StoryError(f"it takes longer than {SECONDS:.0f} seconds")
+    if code == _HEAP_EXHAUSTED or len(answer) > LARGEST_ANSWER:
+        raise StoryError("it takes too much memory")
+    if code != 0:
+        raise StoryError("it is damaged, or not what it says it is")
+    return answer
+
+
+def _feed(pipe: IO[bytes], data: bytes) -> None:
+    """Write what the process reads; it may end before it has read all."""
+    try:
+        with pipe:
+            pipe.write(data)
+    except BrokenPipeError:
+        return
+
+
+@cache
+def _program() -> str:
+    """The pandoc that requirements.txt names, whatever others there are on this machine."""
+    package = find_spec("pypandoc")
+    places = package.submodule_search_locations if package else None
+    for place in places or ():
+        for name in ("pandoc", "pandoc.exe"):
+            path = Path(place) / "files" / name
+            if path.is_file():
+                return str(path)
+    raise StoryError("pandoc is missing: install pypandoc_binary as requirements.txt names it")
