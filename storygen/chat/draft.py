@@ -12,7 +12,7 @@ from typing import Any
 
 from storygen.catalogue import ModelInfo
 from storygen.chat.state import Chat, Studio
-from storygen.engine.interface import FinishReason
+from storygen.engine.interface import Engine, FinishReason
 from storygen.errors import ModelNotFoundError, PromptError
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.story.prompt import Prompt, build_prompt, glue, prompt_budget
@@ -87,32 +87,11 @@ class Author:
             self.writing.readers = set()
         return draft.text
 
-    def model(self, name: str) -> ModelInfo:
-        """The model of this name; raises ModelNotFoundError in a writer's words."""
-        model = next((m for m in self.engine.models() if m.name == name), None)
-        if model is None:
-            raise ModelNotFoundError(no_model(name))
-        return model
-
-    async def prompt(
-        self, model: ModelInfo, branch: Sequence[Passage], steering: Steering, max_new_tokens: int
-    ) -> Prompt:
-        """What a model reads before it goes on after the branch."""
-        prompt = await build_prompt(
-            branch,
-            budget=prompt_budget(model.block_size, max_new_tokens),
-            count_tokens=partial(self.engine.count_tokens, model.name),
-            steering=steering,
-            template=model.prompt_template,
-        )
-        if not prompt.text:
-            raise PromptError("The story is empty. Write how it begins, then a model goes on.")
-        return prompt
-
     async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
-        model = self.model(draft.model)
-        prompt = await self.prompt(model, branch, draft.steering, draft.params.max_new_tokens)
+        model = model_of(self.engine, draft.model)
+        longest = draft.params.max_new_tokens
+        prompt = await prompt_for(self.engine, model, branch, draft.steering, longest)
         draft.forgotten = prompt.left_out
         draft.finish_reason = "error"
         stream = self.engine.stream(draft.model, prompt.text, draft.params)
@@ -172,6 +151,34 @@ class Author:
         """Tell the workspace of a piece of the passage."""
         place = {"id": draft.id, "parent": draft.parent_id, "version": draft.version}
         await self.chat.screen.tell(growing=place | {"from": draft.shown, "text": text} | more)
+
+
+def model_of(engine: Engine, name: str) -> ModelInfo:
+    """The model of this name; raises ModelNotFoundError in a writer's words."""
+    model = next((m for m in engine.models() if m.name == name), None)
+    if model is None:
+        raise ModelNotFoundError(no_model(name))
+    return model
+
+
+async def prompt_for(
+    engine: Engine,
+    model: ModelInfo,
+    branch: Sequence[Passage],
+    steering: Steering,
+    max_new_tokens: int,
+) -> Prompt:
+    """What a model reads before it goes on after the branch; raises PromptError for nothing."""
+    prompt = await build_prompt(
+        branch,
+        budget=prompt_budget(model.block_size, max_new_tokens),
+        count_tokens=partial(engine.count_tokens, model.name),
+        steering=steering,
+        template=model.prompt_template,
+    )
+    if not prompt.text:
+        raise PromptError("The story is empty. Write how it begins, then a model goes on.")
+    return prompt
 
 
 def steered(params: SamplingParams, steering: Steering) -> SamplingParams:

@@ -79,12 +79,12 @@ class StoryHistory(BaseDataLayer):
     ) -> PaginatedResponse[ThreadDict]:
         """A page of stories, last written first; the cursor is the time of the last one listed."""
         limit = min(max(pagination.first, 1), 100)
-        before = _position(pagination.cursor)
+        before = position_of(pagination.cursor)
         stories = await self.store.stories(
             self.owner, search=filters.search or "", limit=limit + 1, before=before
         )
         listed = stories[:limit]
-        cursor = _cursor(listed[-1]) if listed else None
+        cursor = cursor_of(listed[-1]) if listed else None
         page = PageInfo(hasNextPage=len(stories) > limit, startCursor=None, endCursor=cursor)
         return PaginatedResponse(pageInfo=page, data=[thread_of(story) for story in listed])
 
@@ -156,13 +156,13 @@ def _utc(moment: datetime) -> str:
     return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
-def _cursor(story: Story) -> str:
+def cursor_of(story: Story) -> str:
     """Where a page of the list ends."""
     return f"{story.updated_at.isoformat()}/{story.id}"
 
 
-def _position(cursor: str | None) -> tuple[datetime, str] | None:
-    """What _cursor wrote; the beginning for what it did not write."""
+def position_of(cursor: str | None) -> tuple[datetime, str] | None:
+    """What cursor_of wrote; the beginning for what it did not write."""
     try:
         moment, _, story_id = (cursor or "").partition("/")
         return datetime.fromisoformat(moment), story_id

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from storygen.chat import guards
 
@@ -29,10 +29,11 @@ _EXTRA_HEAD = """<meta name="color-scheme" content="light dark" />
   </head>"""
 
 
-def install(app: FastAPI, origins: Sequence[str]) -> None:
-    """Serve Chainlit's app as the guards allow it, with the page in place of its own."""
+def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute]) -> None:
+    """Serve Chainlit's app as the guards allow it, with our routes and the page in place of its
+    own."""
     html = local_html(config.run.root_path)
-    app.router.routes[:] = [*guards.needed_routes(app, router), page_route(html)]
+    app.router.routes[:] = [*guards.needed_routes(app, router), *ours, page_route(html)]
     # Chainlit packs its 4.6 MB script anew for every visitor, which holds up everyone else's words
     # for half a second; on this machine there is no line it would be too long for.
     app.user_middleware[:] = [m for m in app.user_middleware if not _packs(m)]
@@ -65,7 +66,7 @@ def page_route(html: str) -> Route:
 
     async def page(request: Request) -> Response:
         response = HTMLResponse(html, headers={"cache-control": "no-cache"})
-        if not _is_signed_in(request):
+        if signed_in(request) is None:
             set_auth_cookie(request, response, create_jwt(cl.User(identifier=WRITER)))
         return response
 
@@ -76,9 +77,11 @@ def _packs(middleware: Middleware) -> bool:
     return isinstance(middleware.cls, type) and issubclass(middleware.cls, GZipMiddleware)
 
 
-def _is_signed_in(request: Request) -> bool:
+def signed_in(request: Request) -> str | None:
+    """Whose cookie a request carries; None without one that is good."""
     token = get_token_from_cookies(request.cookies)
     try:
-        return token is not None and decode_jwt(token).identifier == WRITER
+        owner = decode_jwt(token).identifier if token else None
     except InvalidTokenError:
-        return False
+        return None
+    return owner if owner == WRITER else None
