@@ -26,6 +26,7 @@ class Card(BaseModel):
     licence: str
     opening_lines: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
+    prompt_template: str = Field(default="", description="how a title is asked for, {title} in it")
     suggested: dict[str, float | int] = {}
 
 

@@ -80,6 +80,7 @@ def _extras(config: TrainConfig, bits_per_byte: float) -> str:
         "description": card.description,
         "opening_lines": card.opening_lines,
         "stop": card.stop,
+        "prompt_template": card.prompt_template,
         "suggested": card.suggested,
         "bits_per_byte": round(bits_per_byte, 6),
     }
