@@ -12,9 +12,8 @@ BEFORE = 1000  # characters of the writer's text in which a banned phrase may be
 
 
 class _Place(NamedTuple):
-    """What was so before a token was added."""
+    """What was so before a token was added, for when it is undone."""
 
-    length: int  # of the text
     beginning: int  # of what may become a banned phrase
     unfinished: bytes  # of a character
 
@@ -30,11 +29,14 @@ class Draft:
         self._text = before[-BEFORE:]
         self._written = self._shown = len(self._text)
         self._n_shown = 0  # tokens
-        self._places: list[_Place] = []  # of each token
+        self._starts: list[int] = []  # of each token in the text
+        self._places: list[_Place] = []
         self._stop = StopStrings(stop)
         self._banned = BannedPhrases(banned)
-        start = min(len(before) - len(self._text), CONTEXT)
-        self._beginning = self._find(start, over=False)[1]
+        self._beginning = len(self._text)
+        if self._banned:
+            start = min(len(before) - len(self._text), CONTEXT)
+            self._beginning = self._banned.find(self._text, start, self._written, False).beginning
 
     def begin(self, tokenizer: Tokenizer) -> None:
         """From now on tokens are those of a tokenizer."""
@@ -42,16 +44,18 @@ class Draft:
 
     def add(self, token: int) -> None:
         """The text of one more token."""
-        before = self._decoder.unfinished if self._banned else b""
-        self._places.append(_Place(len(self._text), self._beginning, before))
+        if self._banned:
+            self._places.append(_Place(self._beginning, self._decoder.unfinished))
+        self._starts.append(len(self._text))
         self._text += self._decoder.push(token)
 
     def undo(self, n: int) -> None:
         """Forget all tokens but the first n."""
-        length, self._beginning, self._decoder.unfinished = self._places[n]
+        length = self._starts[n]
         assert length >= self._shown, (length, self._shown)
+        self._beginning, self._decoder.unfinished = self._places[n]
         self._text = self._text[:length]
-        del self._places[n:]
+        del self._starts[n:], self._places[n:]
 
     @property
     def length(self) -> int:
@@ -60,12 +64,12 @@ class Draft:
 
     def stop_string(self) -> int | None:
         """Index at which the text ends for a stop string."""
-        return self._stop.end(self._text, self._shown)
+        return self._stop.end(self._text, self._shown) if self._stop else None
 
     def sentence_end(self) -> int | None:
         """Index of the white space in the last token that shows a sentence to be over."""
         text = self._text
-        for at in range(max(self._places[-1].length, self._written + 1), len(text)):
+        for at in range(max(self._starts[-1], self._written + 1), len(text)):
             if text[at].isspace() and not text[at - 1].isspace() and ends_sentence(text, at):
                 return at
         return None
@@ -73,41 +77,42 @@ class Draft:
     def banned(self, length: int, over: bool) -> int | None:
         """The token with which a banned phrase in the text up to an index began. over: the text
         ends there."""
-        phrase, beginning = self._find(self._beginning, over, length)
+        if not self._banned:
+            return None
+        text = self._text[:length]
+        phrase, beginning = self._banned.find(text, self._beginning, self._written, over)
         if phrase is not None:
             return self._token_at(phrase)
         self._beginning = beginning
         return None
 
-    def safe(self) -> int:
-        """Index up to which the text may be shown."""
-        return min(self._stop.beginning(self._text, self._shown), self._unchanging())
-
     def clean(self) -> int:
         """Index up to which the text may be shown if it ends here."""
-        phrase, _ = self._find(self._beginning, over=True)
+        if not self._banned:
+            return len(self._text)
+        phrase, _ = self._banned.find(self._text, self._beginning, self._written, over=True)
         return len(self._text) if phrase is None else max(phrase, self._shown)
 
-    def show(self, length: int) -> tuple[str, int]:
-        """The text up to an index that was not shown yet, and the number of its tokens."""
-        n = len(self._places)
-        if n and self._places[-1].length >= length:
-            n = bisect_left(self._places, length, key=lambda place: place.length)
-        return self._show(length, n)
+    def show(self) -> tuple[str, int]:
+        """The text that may be shown and was not yet, and the number of its tokens."""
+        safe = len(self._text)
+        if self._stop:
+            safe = self._stop.beginning(self._text, self._shown)
+        if self._banned:
+            safe = min(safe, self._unchanging())
+        n = len(self._starts)
+        if self._starts[-1] >= safe:
+            n = bisect_left(self._starts, safe)
+        return self._show(safe, n)
 
     def show_last(self, length: int) -> tuple[str, int]:
-        """As show(), but all the tokens there are: the text ends here."""
-        return self._show(length, len(self._places))
+        """The text up to an index, where it ends, and all the tokens there are."""
+        return self._show(length, len(self._starts))
 
     def _show(self, length: int, n: int) -> tuple[str, int]:
         text, count = self._text[self._shown : length], n - self._n_shown
         self._shown, self._n_shown = length, n
         return text, count
-
-    def _find(self, start: int, over: bool, length: int | None = None) -> tuple[int | None, int]:
-        if not self._banned:
-            return None, len(self._text)
-        return self._banned.find(self._text[:length], start, self._written, over)
 
     def _unchanging(self) -> int:
         """Index up to which the text stays whichever token is undone: a token is if a phrase may
@@ -116,12 +121,12 @@ class Draft:
         while at < len(self._text):
             if at < self._written:
                 return self._written
-            place = self._places[self._token_at(at)]
-            if place.beginning >= place.length:
-                return place.length
-            at = place.beginning
+            token = self._token_at(at)
+            start, at = self._starts[token], self._places[token].beginning
+            if at >= start:
+                return start
         return at
 
     def _token_at(self, at: int) -> int:
         """The token to which a character belongs; the first for what the writer wrote."""
-        return max(0, bisect_right(self._places, at, key=lambda place: place.length) - 1)
+        return max(0, bisect_right(self._starts, at) - 1)

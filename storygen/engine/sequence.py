@@ -47,7 +47,8 @@ class Sequence:
         look across breakers."""
         self.ids = tokenizer.encode(prompt_tail(self.prompt, block_size))
         self._n_prompt = len(self.ids)
-        self._tokenizer, self._breakers = tokenizer, breakers
+        self._eot_id, self._vocab_size = tokenizer.eot_id, tokenizer.vocab_size
+        self._breakers = breakers
         self._scale = tokenizer.tokens_per_word // BPETokenizer.tokens_per_word
         self._draft.begin(tokenizer)
 
@@ -63,7 +64,7 @@ class Sequence:
 
     def take(self, token: int) -> Segment | None:
         """Add a token; the text that may be shown now, if any, or the passage's last segment."""
-        over = token == self._tokenizer.eot_id
+        over = token == self._eot_id
         if not over:
             self.ids.append(token)
             self._draft.add(token)
@@ -73,7 +74,7 @@ class Sequence:
             return self._go_back(place)
         if reason is not None:
             return Segment(*self._draft.show_last(length), reason)
-        text, count = self._draft.show(self._draft.safe())
+        text, count = self._draft.show()
         return Segment(text, count) if text else None
 
     def finish(self, reason: FinishReason) -> Segment:
@@ -82,16 +83,16 @@ class Sequence:
 
     def _ending(self, over: bool) -> tuple[int, FinishReason | None]:
         """Where the text ends, and why if the passage does with its last token."""
-        n, most = len(self.ids) - self._n_prompt, self.params.max_new_tokens
-        ends = [self._draft.stop_string()]
-        if self.params.end_at_sentence and 3 * n >= 2 * most and not over:
-            ends.append(self._draft.sentence_end())
-        found = [end for end in ends if end is not None]
-        if found or over:
-            return min(found, default=self._draft.length), "stop"
-        if self.params.loop_guard and loops(self.ids, self._n_prompt, self._scale):
+        p, n = self.params, len(self.ids) - self._n_prompt
+        end = self._draft.stop_string()
+        if p.end_at_sentence and 3 * n >= 2 * p.max_new_tokens and not over:
+            sentence = self._draft.sentence_end()
+            end = sentence if end is None or (sentence is not None and sentence < end) else end
+        if end is not None or over:
+            return self._draft.length if end is None else end, "stop"
+        if p.loop_guard and loops(self.ids, self._n_prompt, self._scale):
             return self._draft.length, "loop"
-        return self._draft.length, "length" if n == most else None
+        return self._draft.length, "length" if n == p.max_new_tokens else None
 
     def _go_back(self, place: int) -> Segment | None:
         """Return to a token that was written, and forbid it there."""
@@ -102,7 +103,7 @@ class Sequence:
         self._returns[at] += 1
         del self.ids[at:]
         self._draft.undo(place)
-        if self._returns[at] == MAX_RETURNS or len(forbidden) == self._tokenizer.vocab_size:
+        if self._returns[at] == MAX_RETURNS or len(forbidden) == self._vocab_size:
             return self.finish("stop")
         return None
 

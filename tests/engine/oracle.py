@@ -123,8 +123,10 @@ def ending(
     return len(text), "length" if len(ids) == params.max_new_tokens else None
 
 
-def looping(ids: Sequence[int], scale: int) -> bool:
+def looping(ids: list[int], scale: int) -> bool:
     """Whether the last tokens repeat a stretch of up to 32 tokens often enough."""
+    if len(ids) % scale:
+        return False
     for period in range(1, 32 * scale + 1):
         same = 0
         while same + period < len(ids) and ids[-1 - same] == ids[-1 - same - period]:
