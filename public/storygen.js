@@ -76,3 +76,13 @@ window.addEventListener("message", (event) => {
     if (location.pathname === "/") history.replaceState(history.state, "", "/thread/" + story);
   }, 1500);
 });
+
+// The workspace beside the chat: modules of our own, which need the page to be there.
+const here = document.currentScript.src;
+for (const name of ["workspace", "manuscript", "tabs"]) {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL(`workspace/${name}.css`, here).href;
+  document.head.append(link);
+}
+import(new URL("workspace/panel.js", here).href);

@@ -1,0 +1,121 @@
+// A story as continuous text, exact to the last space, in blocks the browser may leave unpainted.
+
+import { position } from "./counting.js";
+import { el } from "./dom.js";
+
+const BLOCK = 3000; // characters, after which a block ends at the next line's end
+const LINE = 68; // characters, to guess the height of a block that was not painted yet
+
+/**
+ * The text of passages in `root`. A block ends behind a line break, where the break that the block
+ * itself makes stands for the one in the text; so the text is the same as if it were one block. A
+ * passage is one element, or several where it goes on in another block.
+ */
+export class Prose {
+  #blocks = []; // {node, first: index of the passage it begins with, or null, length, last}
+
+  constructor(root) {
+    this.root = root;
+  }
+
+  /** Show `passages`, of which those before `from` are as they were. */
+  show(passages, from = 0) {
+    const i = this.#blocks.findLastIndex((b) => b.first !== null && b.first <= from);
+    const start = i < 0 ? 0 : this.#blocks[i].first;
+    for (const block of this.#blocks.splice(Math.max(i, 0))) block.node.remove();
+    const fresh = document.createDocumentFragment();
+    for (let k = start; k < passages.length; k++) this.#lay(passages[k], k, fresh);
+    for (const block of this.#blocks) this.#guess(block);
+    this.root.append(fresh);
+  }
+
+  /** Show what a passage has become that only grew at its end; it must be the last one. */
+  grow(passage) {
+    const parts = this.parts(passage.id);
+    const shown = parts.reduce((sum, part) => sum + part.textContent.length, 0);
+    const more = passage.text.slice(shown);
+    if (!parts.length || !more) return;
+    const last = parts.at(-1).lastChild;
+    const inside = last?.nodeType === Node.ELEMENT_NODE ? last : parts.at(-1);
+    if (inside.lastChild?.nodeType === Node.TEXT_NODE) inside.lastChild.appendData(more);
+    else inside.append(more);
+  }
+
+  /** The elements of a passage. */
+  parts(id) {
+    return [...this.root.querySelectorAll(`[data-passage="${CSS.escape(id)}"]`)];
+  }
+
+  /** The range from one character of a passage to another, as Python counts them. */
+  range(passage, start, end) {
+    const range = document.createRange();
+    const [from, to] = [position(passage.text, start), position(passage.text, end)];
+    let before = 0;
+    for (const part of this.parts(passage.id)) {
+      const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const { length } = walker.currentNode;
+        if (from >= before && from < before + length) range.setStart(walker.currentNode, from - before);
+        if (to > before && to <= before + length) range.setEnd(walker.currentNode, to - before);
+        before += length;
+      }
+    }
+    return range;
+  }
+
+  #lay(passage, index, fresh) {
+    let part = null;
+    let isStart = true;
+    const put = (text, isModels, isJoint) => {
+      while (text) {
+        const block = this.#room(index, fresh, isStart);
+        isStart = false;
+        const room = Math.max(BLOCK - block.length, 0);
+        const cut = text.indexOf("\n", room) + 1 || text.length;
+        const piece = text.slice(0, cut);
+        text = text.slice(cut);
+        block.length += piece.length;
+        block.last = piece.at(-1);
+        if (isJoint) block.node.append(piece);
+        else {
+          if (part?.parentNode !== block.node) block.node.append((part = partOf(passage)));
+          part.append(isModels ? el("span", { class: "ws-models" }, piece) : piece);
+        }
+      }
+    };
+    put(passage.joint, false, true);
+    for (const [text, isModels] of strands(passage)) put(text, isModels, false);
+    if (part === null) this.#room(index, fresh, isStart).node.append(partOf(passage)); // empty as yet
+  }
+
+  /** The block that takes the next piece, a new one where the last is full. */
+  #room(index, fresh, isStart) {
+    const last = this.#blocks.at(-1);
+    if (last && (last.length < BLOCK || last.last !== "\n")) return last;
+    const block = { node: el("div", { class: "ws-block" }), first: isStart ? index : null, length: 0 };
+    this.#blocks.push(block);
+    fresh.append(block.node);
+    return block;
+  }
+
+  #guess(block) {
+    const lines = Math.ceil(block.length / LINE) * 1.15;
+    block.node.style.containIntrinsicBlockSize = `auto ${lines * 1.7}em`;
+  }
+}
+
+const partOf = (passage) =>
+  el("span", { class: `ws-passage ws-by-${passage.role}`, "data-passage": passage.id });
+
+/** A passage's text in pieces, each with whether a model wrote it. */
+function strands(passage) {
+  if (passage.role !== "model") return [[passage.text, false]];
+  const pieces = [];
+  let done = 0;
+  for (const [start, end] of passage.edited ?? []) {
+    const [from, to] = [position(passage.text, start), position(passage.text, end)];
+    pieces.push([passage.text.slice(done, from), true], [passage.text.slice(from, to), false]);
+    done = to;
+  }
+  return [...pieces, [passage.text.slice(done), true]].filter(([text]) => text);
+}

@@ -1,0 +1,160 @@
+// The story this window shows: the passages of its active branch, as far as they are known here.
+
+import { get, latest, storyOfPage } from "./api.js";
+import { lengthOf, position, wordsOf } from "./counting.js";
+import { on } from "./messages.js";
+
+/**
+ * Events: `opened` (another story, or none), `passages` (detail: the index from which on they are
+ * new), `grown` (detail: the passage), `elsewhere` (something changed that the branch does not
+ * show), `failed` (detail: an Error).
+ */
+class Story extends EventTarget {
+  id = null;
+  title = "";
+  head = null;
+  canRedo = false;
+  passages = [];
+  isLoaded = false;
+  /** Whether anybody looks; nothing is fetched for nobody. */
+  isWatched = false;
+  #begunWith = new Map();
+  #fetch = latest((id, after, signal) => get(["stories", id, "manuscript"], { after }, signal));
+
+  /** Take the story of the page's address, or the one given. */
+  open(id = storyOfPage()) {
+    if (id === this.id) return;
+    this.id = id;
+    Object.assign(this, { title: "", head: null, canRedo: false, passages: [], isLoaded: false });
+    this.#say("opened");
+    this.#say("passages", 0);
+    this.refresh();
+  }
+
+  /** From now on somebody looks. */
+  watch() {
+    this.isWatched = true;
+    if (!this.isLoaded) this.refresh();
+  }
+
+  /** Fetch what is new; everything again with `isWhole`. */
+  async refresh(isWhole = false) {
+    if (!this.id || !this.isWatched) return;
+    const id = this.id;
+    const known = isWhole ? undefined : this.passages.findLast((p) => p.state === "complete");
+    try {
+      const answer = await this.#fetch(id, known?.id);
+      if (answer && id === this.id) this.#take(answer, isWhole);
+    } catch (error) {
+      this.#say("failed", error);
+    }
+  }
+
+  /** The words of the whole branch, and how many came since the page was opened. */
+  counts() {
+    const all = wordsOf(this.passages);
+    return { all, gained: all - (this.#begunWith.get(this.id) ?? all) };
+  }
+
+  /** Say of a passage what was just stored of it. */
+  note(passageId, values) {
+    const passage = this.passages.find((p) => p.id === passageId);
+    if (passage) Object.assign(passage, values);
+    this.#say("elsewhere");
+  }
+
+  /** The story moved to another head, which may be known here already: undo needs no request. */
+  changed({ story, head, can_redo }) {
+    if (story && story !== this.id) return this.#begin(story);
+    this.canRedo = Boolean(can_redo);
+    const index = this.passages.findIndex((p) => p.id === head);
+    const known = this.passages.slice(0, index + 1);
+    if (this.isLoaded && index >= 0 && known.every((p) => p.state === "complete")) {
+      this.head = head;
+      this.#cut(index + 1);
+    } else {
+      this.refresh();
+    }
+    this.#say("elsewhere");
+  }
+
+  /** A passage grew; its text from character `from` on is known. */
+  grow({ id, parent, from, text, version, done, joint = "" }) {
+    if ((version ?? null) !== null || !this.isLoaded) return;
+    let passage = this.passages.find((p) => p.id === id);
+    if (!passage) {
+      const before = parent ? this.passages.findIndex((p) => p.id === parent) : -1;
+      if ((parent && before < 0) || from > 0) return void this.refresh();
+      this.#cut(before + 1);
+      passage = { ...UNKNOWN, id, joint };
+      this.passages.push(passage);
+      this.#say("passages", this.passages.length - 1);
+    }
+    const length = lengthOf(passage.text);
+    if (from > length) return void this.refresh();
+    const isLonger = from === length;
+    passage.text = passage.text.slice(0, position(passage.text, from)) + text;
+    passage.words = undefined;
+    passage.finish = done ?? null;
+    if (isLonger) this.#say("grown", passage);
+    else this.#say("passages", this.passages.indexOf(passage));
+  }
+
+  /** A new story is written where none was. */
+  #begin(id) {
+    if (this.id || (storyOfPage() ?? id) !== id) return;
+    this.#begunWith.set(id, 0);
+    this.open(id);
+  }
+
+  begun = (id) => this.#begin(id);
+
+  #take(answer, isWhole) {
+    const kept = isWhole || !answer.after ? -1 : this.passages.findIndex((p) => p.id === answer.after);
+    if (answer.after && kept < 0 && !isWhole) return void this.refresh(true);
+    const was = new Map(this.passages.slice(kept + 1).map((p) => [p.id, p]));
+    for (const passage of answer.passages) {
+      const mine = was.get(passage.id);
+      if (passage.state === "streaming" && mine?.text.length > passage.text.length)
+        passage.text = mine.text; // what grew while this was under way
+    }
+    this.passages = [...this.passages.slice(0, kept + 1), ...answer.passages];
+    Object.assign(this, { title: answer.title, head: answer.head, canRedo: answer.can_redo });
+    this.isLoaded = true;
+    if (!this.#begunWith.has(this.id)) this.#begunWith.set(this.id, wordsOf(this.passages));
+    this.#say("passages", kept + 1);
+  }
+
+  #cut(length) {
+    if (length >= this.passages.length) return;
+    this.passages.length = length;
+    this.#say("passages", length);
+  }
+
+  #say(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+const UNKNOWN = {
+  role: "model",
+  text: "",
+  joint: "",
+  state: "streaming",
+  model: null,
+  seed: null,
+  finish: null,
+  edited: null,
+  rating: 0,
+  favourite: false,
+  name: "",
+  version: 1,
+  versions: 1,
+  at: null,
+};
+
+export const story = new Story();
+
+on("story", (id) => story.begun(id));
+on("changed", (change) => story.changed(change));
+on("growing", (growth) => story.grow(growth));
