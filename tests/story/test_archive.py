@@ -1,0 +1,256 @@
+"""A story whole comes back whole, and a file that is wrong says where."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storygen.errors import StoryError
+from storygen.params import SamplingParams
+from storygen.story import archive
+from storygen.story.archive import Whole, dump, load
+from storygen.story.store import StoryStore
+from storygen.story.tree import Mark, Passage, Story, StoryTree
+
+MAY = datetime(2026, 5, 1, 12, 30, 15, 123456, tzinfo=UTC)
+OWNER = "writer"
+
+
+def tree_of(whole: Whole) -> tuple[Story, StoryTree]:
+    """The story as the store would give it, with the ids of the file."""
+    story = Story("s", OWNER, whole.title, MAY, MAY, whole.head_id, whole.settings)
+    return story, StoryTree(whole.passages, whole.head_id, whole.marks)
+
+
+# 1 ── 2 ── 4      2 was written by a model, 3 is an edit of it; the head is at 3
+#   └─ 3
+PARAMS = json.loads(json.dumps(asdict(SamplingParams(seed=7, stop=("\n",)))))
+PASSAGES = [
+    Passage("a", "s", None, "writer", "It was dark.", MAY),
+    Passage("b", "s", "a", "model", " Rain “fell”.", MAY, "complete", "mystery", PARAMS, "length"),
+    Passage("c", "s", "a", "model", " Snow fell.", MAY, model="mystery", source_id="b"),
+    Passage("d", "s", "b", "writer", "", MAY + timedelta(days=1)),
+]
+MARKS = {"b": Mark("wet", True, 1), "d": Mark(deleted=True), "a": Mark(rating=-1)}
+STORY = Story("s", OWNER, "The “Fog”", MAY, MAY, "c", {"temperature": 0.7, "note": {"x": [None]}})
+WHOLE = dump(STORY, StoryTree(PASSAGES, "c", MARKS))
+
+
+def test_a_file_is_as_documented() -> None:
+    assert json.loads(WHOLE) == {
+        "storygen": 1,
+        "title": "The “Fog”",
+        "settings": {"temperature": 0.7, "note": {"x": [None]}},
+        "head": 3,
+        "passages": [
+            {"number": 1, "role": "writer", "text": "It was dark.", "rating": -1}
+            | {"at": "2026-05-01T12:30:15.123456+00:00"},
+            {"number": 2, "parent": 1, "role": "model", "text": " Rain “fell”."}
+            | {"at": "2026-05-01T12:30:15.123456+00:00", "model": "mystery"}
+            | {"params": PARAMS, "finish_reason": "length"}
+            | {"name": "wet", "favourite": True, "rating": 1},
+            {"number": 3, "parent": 1, "source": 2, "role": "model", "text": " Snow fell."}
+            | {"at": "2026-05-01T12:30:15.123456+00:00", "model": "mystery"},
+            {"number": 4, "parent": 2, "role": "writer", "text": "", "deleted": True}
+            | {"at": "2026-05-02T12:30:15.123456+00:00"},
+        ],
+    }
+
+
+def test_a_story_is_read_as_it_was() -> None:
+    whole = load(WHOLE)
+    names = dict(zip("abcd", "1234", strict=True))
+    for passage, was in zip(whole.passages, PASSAGES, strict=True):
+        assert passage == replace(
+            was,
+            id=names[was.id],
+            story_id="",
+            parent_id=was.parent_id and names[was.parent_id],
+            source_id=was.source_id and names[was.source_id],
+        )
+    assert whole.marks == {names[id]: mark for id, mark in MARKS.items()}
+    assert (whole.title, whole.settings, whole.head_id) == (STORY.title, STORY.settings, "3")
+
+
+async def test_a_stored_story_is_written_as_the_same_bytes(store: StoryStore) -> None:
+    whole = load(WHOLE)
+    story = await store.add_story(
+        OWNER,
+        title=whole.title,
+        settings=whole.settings,
+        passages=whole.passages,
+        head_id=whole.head_id,
+        marks=whole.marks,
+    )
+    assert dump(story, await store.tree(OWNER, story.id)) == WHOLE
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(st.text(), json_values, max_size=4)
+moments = st.datetimes(
+    min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.just(UTC)
+)
+
+
+@st.composite
+def wholes(draw: st.DrawFn) -> Whole:
+    size = draw(st.integers(0, 6))
+
+    def earlier(number: int) -> str | None:
+        return draw(st.none() | st.integers(1, number).map(str)) if number else None
+
+    passages = [
+        Passage(
+            id=str(number),
+            story_id="",
+            parent_id=earlier(number - 1),
+            role=draw(st.sampled_from(["writer", "model"])),
+            text=draw(st.text()),
+            created_at=draw(moments),
+            model=draw(st.none() | st.text(max_size=200)),
+            params=draw(st.none() | objects),
+            finish_reason=draw(st.none() | st.text(max_size=16)),
+            source_id=earlier(number - 1),
+        )
+        for number in range(1, size + 1)
+    ]
+    mark = st.builds(Mark, st.text(max_size=200), st.booleans(), st.sampled_from([-1, 0, 1]))
+    marks = {p.id: said for p in passages if (said := draw(mark)) != Mark()}
+    return Whole(draw(st.text(max_size=500)), draw(objects), earlier(size), passages, marks)
+
+
+@settings(max_examples=60)
+@given(wholes())
+def test_any_story_comes_back(whole: Whole) -> None:
+    written = dump(*tree_of(whole))
+    assert load(written) == whole
+    assert dump(*tree_of(load(written))) == written
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_wrong_value_anywhere_is_refused_or_read(data: st.DataObject) -> None:
+    story = json.loads(WHOLE)
+    target = data.draw(st.sampled_from([story, *story["passages"]]))
+    target[data.draw(st.sampled_from([*target, "more"]))] = data.draw(json_values)
+    try:
+        whole = load(json.dumps(story).encode())
+    except StoryError:
+        return
+    assert load(dump(*tree_of(whole))) == whole
+
+
+def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """Sets what `passages.1.role` or the like names."""
+
+    def apply(story: Any) -> None:
+        *way, last = path.split(".")
+        for name in way:
+            story = story[int(name) if name.isdigit() else name]
+        story[int(last) if last.isdigit() else last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("storygen", 2, "version 2, and 1 is known here: update storygen"),
+        ("storygen", True, "version true"),
+        ("more", 1, r"\['more'\], which is not known"),
+        ("title", 7, "title 7: it must be a text"),
+        ("title", "x" * 501, "title of 501 characters, and 500 can be taken"),
+        ("settings", [], "settings a list: it must be an object"),
+        ("settings", {"x": "y" * 1_000_000}, "settings of 1,000,0"),
+        ("head", 5, "head 5: it must be the number of a passage, 1 to 4"),
+        ("head", "3", "head '3': it must be the number"),
+        ("head", 3.0, "head 3.0: it must be the number"),
+        ("passages", {}, "passages that are no list"),
+        ("passages.0", 7, "passage 1 that is no object"),
+        ("passages.1.number", 3, r"passages\[1\].number 3 where 2 should follow"),
+        ("passages.1.parent", 2, r"passages\[1\].parent 2: it must be .* 1 to 1"),
+        ("passages.0.parent", 1, r"passages\[0\].parent 1: it must be left out"),
+        ("passages.2.source", 4, r"passages\[2\].source 4: it must be .* 1 to 2"),
+        ("passages.1.role", "robot", r'role \'robot\': it must be "writer" or "model"'),
+        ("passages.1.text", None, "text null: it must be a text"),
+        ("passages.1.text", "x" * 2_000_001, "text of 2,000,001 characters"),
+        ("passages.1.at", "yesterday", "at 'yesterday': it must be a time"),
+        ("passages.1.at", "2026-05-01T12:30:15", "it must be a time"),
+        ("passages.1.at", "0001-01-01T00:00:00+14:00", "it must be a time"),
+        ("passages.1.model", 7, "model 7: it must be a text"),
+        ("passages.1.params", "hot", "params 'hot': it must be an object"),
+        ("passages.1.finish_reason", "x" * 17, "finish_reason of 17 characters"),
+        ("passages.1.name", "x" * 201, "name of 201 characters"),
+        ("passages.1.favourite", 1, "favourite 1: it must be false or true"),
+        ("passages.1.rating", 2, "rating 2: it must be -1 or 0 or 1"),
+        ("passages.1.rating", True, "rating true: it must be -1 or 0 or 1"),
+        ("passages.1.state", "streaming", r"passages\[1\].\['state'\], which is not known"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(path: str, value: object, sentence: str) -> None:
+    story = deepcopy(json.loads(WHOLE))
+    change(path, value)(story)
+    with pytest.raises(
+        StoryError, match=f"^This story was not read: the file has .*{sentence}"
+    ) as e:
+        load(json.dumps(story).encode())
+    assert len(str(e.value)) < 250
+
+
+@pytest.mark.parametrize("name", ["title", "settings", "passages", "number", "role", "text", "at"])
+def test_what_is_missing_is_named(name: str) -> None:
+    story = json.loads(WHOLE)
+    (story if name in story else story["passages"][0]).pop(name)
+    with pytest.raises(StoryError, match=f"{name}"):
+        load(json.dumps(story).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"title": "x"}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"storygen": NaN}',
+        b'{"storygen": 1e999}',
+        b'{"storygen": ' + b"9" * 5000 + b"}",
+        b'"' + b"x" * 1000,
+    ],
+)
+def test_what_is_no_story_is_refused(data: bytes) -> None:
+    with pytest.raises(StoryError, match=r"^This story was not read: the file .*\.$") as refused:
+        load(data)
+    assert len(str(refused.value)) < 250
+
+
+def test_too_much_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILE", 10)
+    with pytest.raises(StoryError, match="bytes, and 10 can be taken"):
+        load(WHOLE)
+    monkeypatch.setattr(archive, "MAX_FILE", 10**9)
+    monkeypatch.setattr(archive, "MAX_PASSAGES", 3)
+    with pytest.raises(StoryError, match="more than 3 passages"):
+        load(WHOLE)
+
+
+def test_times_of_other_places_become_utc() -> None:
+    story = json.loads(WHOLE)
+    story["passages"][0]["at"] = MAY.astimezone(timezone(timedelta(hours=5))).isoformat()
+    assert dump(*tree_of(load(json.dumps(story).encode()))) == WHOLE
