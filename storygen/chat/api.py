@@ -329,7 +329,7 @@ def _passage(told: StoryTree, branch: Sequence[Passage], n: int) -> dict[str, An
         "id": passage.id,
         "role": passage.role,
         "text": passage.text,
-        "joint": joint(_end_of(branch[:n]), passage),
+        "joint": joint(_end_of(branch, n), passage),
         "state": passage.state,
         "model": passage.model,
         "seed": params.get("seed"),
@@ -346,9 +346,9 @@ def _passage(told: StoryTree, branch: Sequence[Passage], n: int) -> dict[str, An
     }
 
 
-def _end_of(before: Sequence[Passage]) -> str:
-    """The last characters of a branch: all that a joint looks at."""
-    return next((passage.text[-2:] for passage in reversed(before) if passage.text), "")
+def _end_of(branch: Sequence[Passage], n: int) -> str:
+    """The last characters before passage n of a branch: all that a joint looks at."""
+    return next((branch[k].text[-2:] for k in range(n - 1, -1, -1) if branch[k].text), "")
 
 
 def _prose(before: str, passages: Sequence[Passage]) -> str:

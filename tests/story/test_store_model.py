@@ -285,5 +285,5 @@ class StoreMachine(RuleBasedStateMachine):
 def test_the_store_does_what_its_model_does(url: str) -> None:
     StoreMachine.url = url
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=15, stateful_step_count=20, deadline=None)
+        StoreMachine, settings=settings(max_examples=100, stateful_step_count=12, deadline=None)
     )
