@@ -191,7 +191,7 @@ def _whole(name: str, data: bytes) -> Whole:
 
 def _book(form: str, story: Story, tree: StoryTree) -> bytes:
     text = manuscript(tree.branch())
-    return books.book(form, text, title=story.title, story_id=story.id)
+    return books.book(form, text, title=story.title, story_id=story.id, at=story.updated_at)
 
 
 def _pack(zipped: zipfile.ZipFile, name: str, story: Story, tree: StoryTree) -> None:

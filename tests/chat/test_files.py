@@ -1,0 +1,266 @@
+"""Files over HTTP: a draft comes in as a story, a story goes out as a file, and back."""
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator
+
+import chainlit as cl
+import httpx
+import pytest
+from chainlit.auth import create_jwt
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from storygen.chat import files, guards
+from storygen.chat.files import file_name, routes
+from storygen.chat.state import Studio
+from storygen.story import archive, drafts
+from storygen.story.books import FORMATS
+from storygen.story.tree import manuscript
+
+OWNER = "writer"
+LONG = "\n\n".join(f"CHAPTER {n}\n\n" + "It was a dark night. " * 150 for n in range(1, 4))
+
+
+def cookies(owner: str = OWNER) -> dict[str, str]:
+    return {"access_token": create_jwt(cl.User(identifier=owner))}
+
+
+@pytest.fixture
+async def browser(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that has the writer's cookie, behind the guard as on the page."""
+    monkeypatch.setenv("CHAINLIT_AUTH_SECRET", "x" * 48)
+    app = guards.Guard(
+        Starlette(routes=routes(studio)),
+        hosts=["x"],
+        any_address=False,
+        origins=[],
+        content_security_policy="",
+    )
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://x", cookies=cookies()
+    ) as client:
+        yield client
+
+
+async def taken_in(browser: httpx.AsyncClient, name: str, data: bytes) -> str:
+    answer = await browser.post("/api/import", params={"name": name}, content=data)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["id"]
+
+
+async def test_a_draft_becomes_a_story_of_passages(
+    browser: httpx.AsyncClient, studio: Studio
+) -> None:
+    answer = await browser.post("/api/import?name=My%20Fog.txt", content=LONG.encode())
+    listed = answer.json()
+    tree = await studio.store.tree(OWNER, listed["id"])
+    assert manuscript(tree.branch()) == LONG
+    assert [p.text[:9] for p in tree.branch()] == ["CHAPTER 1", "CHAPTER 2", "CHAPTER 3"]
+    assert {p.role for p in tree} == {"writer"}
+    assert listed | {"id": "", "updated": ""} == {
+        "id": "",
+        "title": "My Fog",
+        "updated": "",
+        "words": 2256,
+        "passages": 3,
+        "archived": False,
+        "deleted": False,
+    }
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "json"])
+async def test_a_story_goes_out_and_comes_back(browser: httpx.AsyncClient, form: str) -> None:
+    text = "CHAPTER I\n\nOne *two* <three>\n\n* * *\n\nFour."
+    story = await taken_in(browser, "Fog.txt", text.encode())
+    answer = await browser.get(f"/api/stories/{story}/export/{form}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == (FORMATS | {"json": "application/json"})[form]
+    again = await taken_in(browser, f"Fog.{form}", answer.content)
+    assert (await browser.get(f"/api/stories/{again}/export/txt")).text == text
+    if form in ("json", "txt", "md"):
+        assert (await browser.get(f"/api/stories/{again}/export/{form}")).content == answer.content
+
+
+async def test_a_file_is_saved_and_never_shown(browser: httpx.AsyncClient) -> None:
+    story = await taken_in(browser, "A “tale”: é/ü?.txt", b"<script>alert(1)</script>")
+    headers = (await browser.get(f"/api/stories/{story}/export/html")).headers
+    assert headers["content-disposition"] == (
+        "attachment; filename=\"u.html\"; filename*=UTF-8''%C3%BC.html"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+async def test_all_stories_go_out_in_one_archive(
+    browser: httpx.AsyncClient, studio: Studio
+) -> None:
+    ids = [await taken_in(browser, name, LONG.encode()) for name in ("Fog.txt", "fog.md", "../x")]
+    await studio.store.rename(OWNER, ids[2], "../../etc/passwd")
+    await studio.store.archive(OWNER, ids[0], archived=True)
+    gone = await taken_in(browser, "Gone.txt", b"gone")
+    await studio.store.delete_story(OWNER, gone)
+    answer = await browser.get("/api/export")
+    assert answer.headers["content-disposition"].startswith('attachment; filename="Stories 2')
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as zipped:
+        assert zipped.testzip() is None
+        assert set(zipped.namelist()) == {
+            f"{name}.{form}" for name in ("etc passwd", "fog", "Fog (2)") for form in ("json", "md")
+        }
+        whole = archive.load(zipped.read("Fog (2).json"))
+        assert manuscript(whole.passages) == LONG
+        assert drafts.read("a.md", zipped.read("fog.md")).title == "fog"
+
+
+async def test_nothing_at_all_is_an_archive_too(browser: httpx.AsyncClient) -> None:
+    answer = await browser.get("/api/export")
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == []
+
+
+async def test_whoever_has_no_cookie_has_no_stories(
+    browser: httpx.AsyncClient, studio: Studio
+) -> None:
+    story = await taken_in(browser, "Fog.txt", b"Text.")
+    for token, status in (
+        ("", 401),
+        ("no.such.token", 401),
+        (cookies("other")["access_token"], 404),
+    ):
+        browser.cookies.set("access_token", token, domain="x")
+        browser.cookies = httpx.Cookies({"access_token": token})
+        answer = await browser.get(f"/api/stories/{story}/export/txt")
+        assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        if status == 401:
+            assert (await browser.get("/api/export")).status_code == 401
+            assert (await browser.post("/api/import", content=b"x")).status_code == 401
+    assert len(await studio.store.stories(OWNER)) == 1
+
+
+@pytest.mark.parametrize("id", ["x", "..%2f..", "00000000-0000-4000-8000-000000000000"])
+async def test_an_unknown_story_or_format_is_a_sentence(
+    browser: httpx.AsyncClient, id: str
+) -> None:
+    answer = await browser.get(f"/api/stories/{id}/export/txt")
+    assert answer.status_code == 404
+    story = await taken_in(browser, "a.txt", b"x")
+    answer = await browser.get(f"/api/stories/{story}/export/pdf")
+    assert answer.status_code == 404
+    assert "choose txt, md, html, docx, epub, json" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("a.pdf", b"%PDF-1.7", "it is a PDF"),
+        ("a.json", b"[]", "is JSON, but no story"),
+        ("a.docx", b"PK\3\4", "damaged"),
+        ("", b"", "there is no text in it"),
+    ],
+)
+async def test_what_cannot_be_read_is_refused_in_a_sentence(
+    browser: httpx.AsyncClient, studio: Studio, name: str, data: bytes, sentence: str
+) -> None:
+    answer = await browser.post("/api/import", params={"name": name}, content=data)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]
+    assert await studio.store.stories(OWNER) == []
+
+
+async def ask(studio: Studio, parts: list[bytes], length: int | None) -> tuple[int, int]:
+    """Import what comes in parts, whatever length it says it has; the status, and parts read."""
+    token = cookies()["access_token"].encode()
+    headers = [(b"cookie", b"access_token=" + token)]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/import",
+        "query_string": b"name=a.txt",
+        "headers": headers,
+    }
+    read, sent = 0, []
+
+    async def receive() -> dict[str, object]:
+        nonlocal read
+        await asyncio.sleep(0)
+        read += 1
+        more = read < len(parts)
+        return {"type": "http.request", "body": parts[read - 1], "more_body": more}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    await Starlette(routes=routes(studio))(scope, receive, send)
+    return sent[0]["status"], read
+
+
+async def test_no_more_is_read_than_can_be_taken(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAINLIT_AUTH_SECRET", "x" * 48)
+    monkeypatch.setattr(drafts, "MAX_FILE", 1000)
+    assert await ask(studio, [b"x" * 400] * 2, 800) == (200, 2)
+    assert await ask(studio, [b"x" * 400] * 9, 800) == (413, 3)  # it lied
+    assert await ask(studio, [b"x" * 400] * 9, 3600) == (413, 0)
+    monkeypatch.setattr(files, "READ_SECONDS", 0.0)
+    assert (await ask(studio, [b"x"] * 100, None))[0] == 408
+
+
+async def test_the_guard_lets_files_in_and_nothing_else_of_their_size(
+    browser: httpx.AsyncClient,
+) -> None:
+    data = b"It was dark. " * 100_000
+    await taken_in(browser, "a.txt", data)
+    assert (await browser.post("/api/export", content=data)).status_code == 413
+    answer = await browser.post("/api/import", headers={"origin": "http://evil.example"})
+    assert answer.status_code == 403
+
+
+async def test_conversions_take_turns_and_uploads_are_counted(
+    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, 0
+
+    async def slow(work: object, *args: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        raise files.Refused(400, "enough")
+
+    monkeypatch.setattr(asyncio, "to_thread", slow)
+    asked = [browser.post("/api/import?name=a.txt", content=b"x") for _ in range(9)]
+    statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+    assert (most, statuses.count(400), statuses.count(503)) == (2, 4, 5)
+    assert (await browser.post("/api/import?name=a.txt", content=b"x")).status_code == 400
+
+
+@given(st.text() | st.text(st.sampled_from('./\\:*?"<>|\0\u202e AX')))
+def test_a_file_name_is_a_name_everywhere(title: str) -> None:
+    name = file_name(title)
+    assert name == name.strip(" .")
+    assert 0 < len(name.encode()) <= 126
+    assert not set('/\\:*?"<>|\0\n\u202e') & set(name)
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("", "Untitled story"),
+        ("...", "Untitled story"),
+        ("CON", "Story CON"),
+        ("nul.txt", "Story nul.txt"),
+        ("Console", "Console"),
+        ("天" * 100, "天" * 40),
+        ("\u202egpj.exe", "gpj.exe"),
+    ],
+)
+def test_names_that_would_be_trouble(title: str, name: str) -> None:
+    assert file_name(title) == name
