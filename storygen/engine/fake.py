@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storygen.catalogue import ModelInfo
-from storygen.engine.interface import FinishReason, Segment, TokenScore
+from storygen.engine.interface import FinishReason, Segment, TokenScore, WordScore
 from storygen.engine.sequence import check_prompt
 from storygen.errors import EngineError, ModelNotFoundError
 from storygen.params import SamplingParams
@@ -101,6 +101,13 @@ class FakeEngine:
         check_prompt(prompt)
         words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
         return [TokenScore(word, -0.6931471805599453) for word in words[:n]]
+
+    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+        """The words of the last script: half, a quarter, an eighth as probable."""
+        self._check(model)
+        check_prompt(prompt)
+        words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
+        return [WordScore(word, 0.5 ** (i + 1)) for i, word in enumerate(words[:n])]
 
     async def _play(self, script: Script) -> AsyncGenerator[Segment, None]:
         for piece in script:

@@ -31,6 +31,17 @@ class TokenScore:
     logprob: float
 
 
+@dataclass(frozen=True)
+class WordScore:
+    """A whole word that may come next, with its leading space, and its probability.
+
+    A run of marks such as `,` or `."` counts as a word of its own.
+    """
+
+    text: str
+    probability: float
+
+
 class Engine(Protocol):
     """Generates, counts and scores text with the models it knows by name.
 
@@ -71,4 +82,8 @@ class Engine(Protocol):
 
     async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
         """The n most probable next tokens, most probable first."""
+        ...
+
+    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+        """The n most probable next words, most probable first."""
         ...

@@ -19,12 +19,13 @@ import torch
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability, open_decoder
-from storygen.engine.interface import Segment, TokenScore
+from storygen.engine.interface import Segment, TokenScore, WordScore
 from storygen.engine.jobs import Job, next_tokens_job, score_job, tokenizer_job
 from storygen.engine.runner import Outcome, Runner, as_storygen_error
 from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import Sequence, check_prompt
 from storygen.engine.shelf import Shelf
+from storygen.engine.words import next_words_job
 from storygen.errors import EngineError
 from storygen.model import GPT
 from storygen.params import MAX_SEED, SamplingParams
@@ -114,6 +115,12 @@ class LocalEngine:
         self._catalogue.get(model)
         check_prompt(prompt)
         return await self._ask(next_tokens_job(model, prompt, n))
+
+    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+        """The n most probable next words, most probable first."""
+        self._catalogue.get(model)
+        check_prompt(prompt)
+        return await self._ask(next_words_job(model, prompt, n))
 
     async def _encode(self, model: str, text: str) -> list[int]:
         """Tokens of a whole text, made where they delay neither the page nor the worker."""

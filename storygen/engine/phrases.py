@@ -90,7 +90,7 @@ def _inside_word(text: str, at: int) -> bool:
 
 
 def _is_of_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    return character.isalnum()  # and no underscore, which is for italics
 
 
 def _folded(text: str) -> tuple[str, list[int]]:

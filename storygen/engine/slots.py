@@ -15,6 +15,15 @@ class Slots:
         self._known: list[list[int]] = [[] for _ in range(decoder.n_slots)]
         self._free = list(range(decoder.n_slots))  # the longest unused first
 
+    @property
+    def n_free(self) -> int:
+        """How many can be taken."""
+        return len(self._free)
+
+    def known(self, ids: Sequence[int]) -> int:
+        """How many of ids, from the first on, one of the slots knows."""
+        return max(_common(known, ids) for known in self._known)
+
     def take(self, ids: Sequence[int]) -> int:
         """A free slot for a story that begins with ids: its own, of which it remembers more than
         is of no use now, or else the longest unused. What others know can be copied."""

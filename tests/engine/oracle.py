@@ -144,8 +144,8 @@ def first_banned(prompt: str, text: str, phrases: Sequence[str], over: bool) -> 
     for at in range(len(whole)):
         for phrase in phrases:
             words = r"\s+".join(map(re.escape, phrase.split()))
-            before = r"(?<!\w)" if re.match(r"\w", phrase.strip()) else ""
-            after = r"(?!\w)" if re.search(r"\w$", phrase.strip()) else ""
+            before = r"(?<![^\W_])" if re.match(r"[^\W_]", phrase.strip()) else ""
+            after = r"(?![^\W_])" if re.search(r"[^\W_]$", phrase.strip()) else ""
             found = re.compile(before + words + after, re.IGNORECASE).match(whole, at)
             if found and found.end() > len(prompt):
                 if over or not after or found.end() < len(whole):

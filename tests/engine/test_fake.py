@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from storygen.engine.fake import FakeEngine
-from storygen.engine.interface import Engine, Segment
+from storygen.engine.interface import Engine, Segment, WordScore
 from storygen.errors import BusyError, EngineError, ModelNotFoundError, PromptError
 from storygen.params import SamplingParams
 
@@ -87,6 +87,10 @@ async def test_questions_have_answers_of_the_right_kind():
     assert await engine.count_tokens("mystery", "three little words") == 3
     assert [score.text for score in await engine.score("mystery", "two words")] == ["two", "words"]
     assert [score.text for score in await engine.next_tokens("mystery", "a", 1)] == [" the"]
+    assert await engine.next_words("mystery", "a", 5) == [
+        WordScore(" the", 0.5),
+        WordScore(" end", 0.25),
+    ]
 
 
 def test_the_fake_needs_no_torch():

@@ -13,6 +13,7 @@ from storygen.catalogue import Catalogue
 from storygen.decode.native import NativeDecoder
 from storygen.engine.interface import Segment
 from storygen.engine.local import LocalEngine
+from storygen.engine.words import first_word
 from storygen.errors import (
     BusyError,
     CheckpointError,
@@ -312,6 +313,7 @@ async def test_weights_that_are_no_numbers_fail_with_the_reason(
         write(engine, model="bad"),
         engine.score("bad", "text"),
         engine.next_tokens("bad", "text", 3),
+        engine.next_words("bad", "text", 3),
     ):
         with pytest.raises(EngineError, match="bad computed something that is no number"):
             await question
@@ -449,6 +451,24 @@ async def test_next_tokens_are_the_most_probable_in_order(engine, tiny_model, ti
 async def test_no_more_next_tokens_than_there_are(engine, tiny_tokenizer):
     everything = await engine.next_tokens("tiny", "a", 10**9)
     assert len(everything) == tiny_tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("model", ["tiny", "letters"])
+async def test_next_words_are_whole_and_in_order(engine, model):
+    words = await engine.next_words(model, PROMPT, 8)
+    assert len(words) == 8
+    assert all(first_word(word.text)[0] == word.text for word in words)
+    probabilities = [word.probability for word in words]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1
+    assert await engine.next_words(model, PROMPT, 8) == words
+
+
+async def test_next_words_are_asked_of_a_model_and_a_prompt(engine):
+    with pytest.raises(ModelNotFoundError):
+        await engine.next_words("poet", "a", 3)
+    with pytest.raises(PromptError):
+        await engine.next_words("tiny", "", 3)
 
 
 # The event loop

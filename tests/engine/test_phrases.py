@@ -12,12 +12,12 @@ def found(phrases, text, before="", over=False):
     return phrase if phrase is None else phrase - len(before), beginning - len(before)
 
 
-@pytest.mark.parametrize("text", ["hell ", "the ", "shed ", "he_ ", "he2 ", "hélas "])
+@pytest.mark.parametrize("text", ["hell ", "the ", "shed ", "he2 ", "hélas "])
 def test_a_word_is_not_found_in_a_longer_one(text):
     assert found(["he"], text) == (None, len(text))
 
 
-@pytest.mark.parametrize("text", ["he.", "He ", "HE'", "“he”", "-he-", "he's"])
+@pytest.mark.parametrize("text", ["he.", "He ", "HE'", "“he”", "-he-", "he's", "_he_"])
 def test_a_word_is_found_in_any_case_between_whatever_is_no_word(text):
     assert found(["hE"], text)[0] == text.lower().index("he")
 
@@ -66,10 +66,10 @@ def test_no_phrase_is_never_found():
     assert found([], "text") == (None, 4)
 
 
-short = st.text(alphabet="aB .", max_size=12)
+short = st.text(alphabet="aB ._", max_size=12)
 
 
-@given(st.lists(st.text(alphabet="Ab .", min_size=1, max_size=4), max_size=4), short, short)
+@given(st.lists(st.text(alphabet="Ab ._", min_size=1, max_size=4), max_size=4), short, short)
 def test_phrases_are_found_where_the_oracle_finds_them(phrases, before, text):
     phrases = [phrase for phrase in phrases if phrase.strip()]
     for over in (False, True):

@@ -9,6 +9,7 @@ from storygen.engine.interface import Segment
 from storygen.engine.jobs import Job, score_job
 from storygen.engine.runner import Runner
 from storygen.engine.sequence import Sequence
+from storygen.engine.words import next_words_job
 from storygen.errors import EngineError, PromptError
 from storygen.params import SamplingParams
 from storygen.sampling import sample
@@ -146,6 +147,18 @@ def test_a_job_and_passages_share_the_steps(runner):
     assert not any(outcome.request is job for step in outcomes for outcome in step)
     [_, (answer,)] = run(here, [made, job])
     assert len(answer) == 120
+
+
+def test_next_words_and_passages_do_not_disturb_each_other(runner):
+    made = [sequence(seed=n, max_new_tokens=60) for n in range(3)]
+    prompts = ("It was", "A dark")
+    alone = [run(runner(), [next_words_job("letters", prompt, 5)])[0] for prompt in prompts]
+    jobs = [next_words_job("letters", prompt, 5) for prompt in prompts]
+    results = run(runner(slots=5), [*made, *jobs], arrivals={3: 5, 4: 9})
+    for one, segments in zip(made, results[:3], strict=True):
+        assert text_of(segments) == expected(one)
+    for [words], [answer] in zip(alone, results[3:], strict=True):
+        assert [word.text for word in words] == [word.text for word in answer]
 
 
 def test_a_prompt_that_cannot_be_spelt_fails_alone(runner):
