@@ -16,14 +16,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from chainlit.auth import get_token_from_cookies
-from chainlit.auth.jwt import decode_jwt
-from jwt import InvalidTokenError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from storygen.chat.guards import IMPORT_PATH
+from storygen.chat.page import signed_in
 from storygen.chat.state import Studio
 from storygen.errors import StoryError
 from storygen.story import archive, books, drafts
@@ -267,13 +265,10 @@ def _answering(
 
 def _owner(request: Request) -> str:
     """Whose stories are meant, by the cookie that the page was given."""
-    token = get_token_from_cookies(request.cookies)
-    try:
-        if token is not None:
-            return decode_jwt(token).identifier
-    except InvalidTokenError:
-        pass
-    raise Refused(401, "This page does not know you any more: reload it.")
+    owner = signed_in(request)
+    if owner is None:
+        raise Refused(403, "This page is not signed in: reload it.")
+    return owner
 
 
 async def _body(request: Request, limit: int) -> bytes:
