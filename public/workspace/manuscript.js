@@ -91,7 +91,8 @@ export class Manuscript {
     story.addEventListener("elsewhere", draw);
     this.root.addEventListener("click", (event) => this.#click(event));
     this.root.addEventListener("keydown", (event) => this.#key(event));
-    this.root.addEventListener("copy", (event) => this.#copy(event));
+    // The browser may fire it at the page's body, whatever is selected.
+    document.addEventListener("copy", (event) => this.#copy(event), true);
   }
 
   #draw() {

@@ -20,7 +20,7 @@ const page = document.documentElement;
 class Panel {
   #tabs = [];
   #current = null;
-  #wanted = Number(kept("storygen.width")) || 500;
+  #wanted = Number(kept("storygen.width")) || 520;
 
   constructor() {
     this.manuscript = new Manuscript();
@@ -118,12 +118,15 @@ class Panel {
       "header",
       { class: "ws-header" },
       this.tablist,
-      el("span", { class: "ws-spring" }),
-      size(-1, "Smaller letters", "A−"),
-      size(1, "Larger letters", "A+"),
-      sepia,
-      (this.asks = button("Keys", () => this.#showHelp(this.help.hidden), { picture: "help", title: "Keys", "aria-expanded": "false" })),
-      button("Close the panel", () => this.toggle(false), { picture: "close", title: "Close (Esc, Alt+M)" }),
+      el(
+        "span",
+        { class: "ws-header-tools" },
+        size(-1, "Smaller letters", "A−"),
+        size(1, "Larger letters", "A+"),
+        sepia,
+        (this.asks = button("Keys", () => this.#showHelp(this.help.hidden), { picture: "help", title: "Keys", "aria-expanded": "false" })),
+        button("Close the panel", () => this.toggle(false), { picture: "close", title: "Close (Esc, Alt+M)" }),
+      ),
     );
   }
 

@@ -64,12 +64,13 @@ class Versions {
   #draw() {
     for (const { text, isDone, take, count, prose } of this.#columns.values()) {
       const isAtEnd = prose.scrollHeight - prose.scrollTop - prose.clientHeight < 40;
-      if (prose.textContent !== text) prose.textContent = text;
+      prose.textContent = text.replace(/^ +/, ""); // the space that goes on in a paragraph
       if (isAtEnd) prose.scrollTop = prose.scrollHeight;
       count.textContent = counted(words(text), "word") + (isDone ? "" : ", writing…");
       take.disabled = !isDone;
     }
     this.stop.hidden = [...this.#columns.values()].every((column) => column.isDone);
+    if (this.stop.hidden && document.activeElement === document.body) this.row.closest("dialog").focus();
   }
 
   #key(event) {
