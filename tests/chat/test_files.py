@@ -126,18 +126,14 @@ async def test_whoever_has_no_cookie_has_no_stories(
     browser: httpx.AsyncClient, studio: Studio
 ) -> None:
     story = await taken_in(browser, "Fog.txt", b"Text.")
-    for token, status in (
-        ("", 401),
-        ("no.such.token", 401),
-        (cookies("other")["access_token"], 404),
-    ):
-        browser.cookies.set("access_token", token, domain="x")
+    for token in ("", "no.such.token", cookies("other")["access_token"]):
         browser.cookies = httpx.Cookies({"access_token": token})
-        answer = await browser.get(f"/api/stories/{story}/export/txt")
-        assert (answer.status_code, list(answer.json())) == (status, ["error"])
-        if status == 401:
-            assert (await browser.get("/api/export")).status_code == 401
-            assert (await browser.post("/api/import", content=b"x")).status_code == 401
+        for answer in (
+            await browser.get(f"/api/stories/{story}/export/txt"),
+            await browser.get("/api/export"),
+            await browser.post("/api/import", content=b"x"),
+        ):
+            assert (answer.status_code, list(answer.json())) == (403, ["error"])
     assert len(await studio.store.stories(OWNER)) == 1
 
 
