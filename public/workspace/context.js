@@ -56,7 +56,7 @@ export class ContextView {
 
   #dropped(dropped) {
     if (!dropped.length) return [];
-    return [el("ul", { class: "ws-dropped" }, dropped.map(({ label, why }) => el("li", {}, `${label}: ${why}`)))];
+    return [el("ul", { class: "ws-dropped" }, dropped.map(({ label, why }) => el("li", {}, label ? `${label}: ${why}` : why)))];
   }
 
   #text({ parts, left_out: leftOut }) {

@@ -55,20 +55,21 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 24 24", class: "ws-icon", "aria-hidden": "true" }, path);
 }
 
-/** A button; with a picture its label becomes the title and what a screen reader says. */
-export function button(label, onclick, { picture, title = "", kind = "", ...more } = {}) {
-  const shown = picture ? [icon(picture)] : [label];
+/** A button; with a picture its label becomes the title and what a screen reader says, and `text`
+ * may stand beside the picture. */
+export function button(label, onclick, { picture, text, title = "", kind = "", ...more } = {}) {
+  const shown = picture ? [icon(picture), text] : [label];
   return el(
     "button",
     {
       type: "button",
-      class: `ws-button ${picture ? "ws-picture" : ""} ${kind}`.trim(),
+      class: `ws-button ${picture ? "ws-picture" : ""} ${text ? "ws-worded" : ""} ${kind}`.trim(),
       title: title || (picture ? label : ""),
       "aria-label": picture ? label : undefined,
       onclick,
       ...more,
     },
-    ...shown,
+    shown,
   );
 }
 

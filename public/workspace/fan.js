@@ -66,8 +66,14 @@ export class Fan {
     this.chips.classList.remove("ws-waiting");
     this.chips.replaceChildren(...this.#words.map((word, i) => this.#chip(word, i)));
     if (wasFocused) this.chips.firstElementChild?.focus();
-    const text = story.passages.slice(-3).map((p) => p.joint + p.text).join("") + this.#taken;
-    this.end.textContent = text ? `…${text.slice(-70).replace(/^\S*\s/, "")}` : "";
+    this.drawEnd();
+  }
+
+  /** Show the end of the story, which the next word follows. */
+  drawEnd() {
+    const text = story.passages.slice(-3).map((p) => p.joint + p.text).join("");
+    const tail = text.slice(-70).replace(/^\S*\s+/, "").replaceAll(/\n+/g, " ");
+    this.end.textContent = tail && `… ${tail}`;
   }
 
   #chip({ text, p }, i) {

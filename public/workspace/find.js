@@ -4,7 +4,6 @@ import { get, latest } from "./api.js";
 import { button, debounced, el, tick } from "./dom.js";
 import { send } from "./messages.js";
 import { story } from "./story.js";
-import { toast } from "./toast.js";
 
 const HIGHLIGHTS = globalThis.CSS?.highlights; // where there are none, the found text is selected
 
@@ -102,10 +101,8 @@ export class FindBar {
   }
 
   #replace() {
-    const [text, other, count] = [this.field.value, this.other.value, this.#count];
-    send("replace", { text, with: other, case: Boolean(this.#options.case), words: Boolean(this.#options.words) });
-    const times = count === 1 ? "once" : `${count} times`;
-    toast(`Replaced “${text}” ${times}.`, ["Undo", () => send("undo")]);
+    const options = { case: Boolean(this.#options.case), words: Boolean(this.#options.words) };
+    send("replace", { text: this.field.value, with: this.other.value, ...options });
   }
 
   #key(event) {

@@ -103,16 +103,21 @@ export class Manuscript {
       this.bar.leave(this.#dirty);
       this.prose.show(story.passages, this.#dirty);
       this.bar.restore();
-      if (isNew) this.scroller.scrollTop = this.scroller.scrollHeight;
+      if (isNew) this.#toEnd(3);
     } else if (this.#grown) {
       this.prose.grow(story.passages.at(-1));
     }
-    if ((this.#dirty !== null || this.#grown) && wasAtEnd)
-      this.scroller.scrollTop = this.scroller.scrollHeight;
+    if ((this.#dirty !== null || this.#grown) && wasAtEnd) this.#toEnd();
     this.#dirty = null;
     this.#grown = false;
     this.#count();
     this.#answerLink();
+  }
+
+  /** Scroll to the end; again in the next frames, since what was guessed is measured only there. */
+  #toEnd(times = 1) {
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (times > 1) requestAnimationFrame(() => this.#toEnd(times - 1));
   }
 
   #isAtEnd() {

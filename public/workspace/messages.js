@@ -5,6 +5,9 @@ export function send(verb, more = {}) {
   window.postMessage({ storygen: { do: verb, ...more } }, location.origin);
 }
 
+/** Whether a passage is being written. */
+export const isWriting = () => document.getElementById("stop-button") !== null;
+
 /** Call `handler` for each message of a kind: story, changed, growing, settings, again. */
 export function on(kind, handler) {
   window.addEventListener("message", (event) => {

@@ -179,7 +179,7 @@ class Panel {
     addEventListener("hashchange", () => this.#followLink());
     addEventListener("popstate", () => this.#look());
     new MutationObserver(() => this.#look()).observe(document.body, { childList: true, subtree: true });
-    on("again", ({ same }) => toast(same ? "The same, to the letter." : "It came out differently: the model or the text before it is not what it was."));
+    on("again", ({ same }) => same || story.refresh(true));
     story.addEventListener("failed", ({ detail }) => toast(detail.message, ["Try again", () => story.refresh()]));
     this.#look();
     this.#followLink();

@@ -3,7 +3,7 @@
 import { get, page, post } from "./api.js";
 import { counted, words } from "./counting.js";
 import { button, el } from "./dom.js";
-import { send } from "./messages.js";
+import { isWriting, send } from "./messages.js";
 import { story } from "./story.js";
 import { toast } from "./toast.js";
 
@@ -77,13 +77,13 @@ export class PassageBar {
   #fill() {
     const { passage } = this;
     const isModels = passage.role === "model";
-    const isDone = passage.state === "complete";
+    const isDone = isSettled(passage);
     const rate = (value) => this.#store({ rating: passage.rating === value ? 0 : value });
     const link = () => this.#copy(new URL(page(story.id, passage.id), location.origin).href, "Link copied.");
     const pressed = (isOn) => ({ "aria-pressed": String(isOn) });
     this.element.replaceChildren(
-      button("Edit", () => this.edit(), { picture: "pencil", disabled: !isDone, title: "Edit (E)" }),
-      button("Branch from here", () => this.#branch(), { picture: "branch", title: "Branch from here: the story stands here again, what follows is kept" }),
+      button("Edit", () => this.edit(), { picture: "pencil", text: "Edit", disabled: !isDone, title: "Edit (E)" }),
+      button("Branch from here", () => this.#branch(), { picture: "branch", text: "Branch", title: "Branch from here: the story stands here again, what follows is kept" }),
       button("Copy", () => this.#copy(passage.text, "Passage copied."), { picture: "copy" }),
       button("Favourite", () => this.#store({ favourite: !passage.favourite }), { picture: "star", ...pressed(passage.favourite) }),
       button("Name", () => this.#askName(), { picture: "tag", title: passage.name ? `Name: ${passage.name}` : "Name", ...pressed(Boolean(passage.name)) }),
@@ -151,7 +151,7 @@ export class PassageBar {
   /** Edit the passage where it stands. */
   edit() {
     const { passage } = this;
-    if (!passage || passage.state !== "complete") return;
+    if (!passage || !isSettled(passage)) return;
     const field = el("textarea", { class: "ws-editor", value: passage.text, "aria-label": "Edit this passage", spellcheck: false });
     const fit = () => {
       field.style.height = "0";
@@ -244,8 +244,7 @@ export class PassageBar {
   }
 
   #again() {
-    send("again", { id: this.passage.id });
-    toast("Writing it once more…");
+    send("again", { id: this.passage.id }); // the page says what came of it
   }
 
   /** Siblings are the first passages of the runs that share a parent with this one's. */
@@ -274,7 +273,7 @@ export class PassageBar {
       ["Written by", passage.role === "model" ? passage.model : "you"],
       ["Seed", passage.seed],
       ["Ended", ENDINGS[passage.finish] ?? passage.finish],
-      ...Object.entries(passage.settings ?? {}),
+      ...settingsOf(passage),
       ["Length", `${counted(words(passage.text), "word")}, ${counted(length, "character")}`],
       ["Changed by you", passage.edited?.length ? counted(passage.edited.length, "place") : null],
       ["When", passage.at && new Date(passage.at).toLocaleString()],
@@ -293,9 +292,17 @@ export class PassageBar {
   }
 }
 
+/** Whether nobody is writing at it. One that was picked word by word stays open for more. */
+const isSettled = (passage) => passage.state === "complete" || !isWriting();
+
+const settingsOf = ({ settings }) =>
+  Object.entries(settings ?? {}).filter(([name, value]) => name !== "seed" && value !== false && typeof value !== "object");
+
 const ENDINGS = {
   length: "at its full length",
   stop: "where the model ended it",
   cancelled: "where you stopped it",
+  picked: "where you took its last word",
+  interrupted: "when storygen ended",
   loop: "where it began to repeat itself",
 };

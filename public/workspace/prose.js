@@ -25,7 +25,7 @@ export class Prose {
     for (const block of this.#blocks.splice(Math.max(i, 0))) block.node.remove();
     const fresh = document.createDocumentFragment();
     for (let k = start; k < passages.length; k++) this.#lay(passages[k], k, fresh);
-    for (const block of this.#blocks) this.#guess(block);
+    for (const block of this.#blocks.slice(Math.max(i, 0))) this.#guess(block);
     this.root.append(fresh);
   }
 

@@ -1,7 +1,7 @@
 // Keys for what one does all the time. Nothing is taken from a text field but what has Ctrl or Alt.
 
 import { isTyping } from "./dom.js";
-import { send } from "./messages.js";
+import { isWriting, send } from "./messages.js";
 import { writeVersions } from "./versions.js";
 
 export const SHORTCUTS = [
@@ -14,9 +14,6 @@ export const SHORTCUTS = [
   ["Esc", "Stop while it writes; else close"],
   ["1 – 9", "Take a word, under Words"],
 ];
-
-/** Whether a passage is being written. */
-export const isWriting = () => document.getElementById("stop-button") !== null;
 
 /** Listen for them; `panel` opens, closes, and gets the keys of its tabs. */
 export function listen(panel) {

@@ -77,12 +77,14 @@ export class Stories extends View {
   }
 
   #row(each) {
-    const facts = `${counted(each.words, "word")} · ${counted(each.passages, "passage")} · ${new Date(each.updated).toLocaleDateString(undefined, { dateStyle: "medium" })}`;
+    const changed = new Date(each.updated).toLocaleDateString(undefined, { dateStyle: "medium" });
+    const length = [each.words === undefined ? null : counted(each.words, "word"), counted(each.passages, "passage")];
+    const facts = [...length, changed].filter(Boolean).join(" · ");
     const title = el("a", { href: page(each.id), class: "ws-story-title" }, each.title || "Untitled");
     const text = el("div", { class: "ws-run-text" }, title, el("span", { class: "ws-faint" }, facts));
     const isHere = each.id === story.id;
     const row = el("li", { class: `ws-story ${isHere ? "ws-here" : ""}`, "aria-current": isHere ? "true" : undefined }, text);
-    row.append(each.deleted ? button("Recover", () => this.#set(each, { deleted: false })) : this.#menu(each, text));
+    row.append(this.#shelf === "deleted" ? button("Recover", () => this.#set(each, { deleted: false })) : this.#menu(each, text));
     return row;
   }
 

@@ -67,7 +67,7 @@ class Versions {
       prose.textContent = text.replace(/^ +/, ""); // the space that goes on in a paragraph
       if (isAtEnd) prose.scrollTop = prose.scrollHeight;
       count.textContent = counted(words(text), "word") + (isDone ? "" : ", writing…");
-      take.disabled = !isDone;
+      take.disabled = !isDone || !text;
     }
     this.stop.hidden = [...this.#columns.values()].every((column) => column.isDone);
     if (this.stop.hidden && document.activeElement === document.body) this.row.closest("dialog").focus();
@@ -75,7 +75,7 @@ class Versions {
 
   #key(event) {
     const chosen = [...this.#columns].find(([, column]) => String(column.version + 1) === event.key);
-    if (chosen?.[1].isDone) this.#pick(chosen[0]);
+    if (chosen?.[1].isDone && chosen[1].text) this.#pick(chosen[0]);
   }
 
   #pick(id) {

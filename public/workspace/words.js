@@ -17,6 +17,7 @@ export class Words extends View {
     this.distribution = new Distribution(this);
     const stale = debounced(() => this.stale(), 60);
     for (const type of ["opened", "elsewhere"]) story.addEventListener(type, stale);
+    story.addEventListener("passages", () => this.isShown && this.fan.drawEnd());
     on("settings", (settings) => this.isShown && this.distribution.take(settings));
     let model = null;
     on("settings", (settings) => {
