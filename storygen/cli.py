@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         option = "--" + name.replace("_", "-")
         write.add_argument(option, type=kind, metavar="N", help=f"{low:g} to {high:g}")
     write.add_argument("--stop", action="append", metavar="TEXT", help="end before this text")
+    write.add_argument(
+        "--banned", action="append", metavar="TEXT", help="never write this word or phrase"
+    )
+    write.add_argument(
+        "--end-at-sentence", action="store_true", help="end with a sentence, after two thirds"
+    )
+    write.add_argument("--no-loop-guard", action="store_true", help="go on with what only repeats")
     write.add_argument("--json", action="store_true", help="print one JSON object at the end")
     write.set_defaults(run=_write)
 
@@ -115,8 +122,11 @@ def _described(info: ModelInfo) -> dict[str, Any]:
 def _write(args: argparse.Namespace, settings: Settings) -> None:
     catalogue = Catalogue(settings.weights_dir)
     info = catalogue.get(args.model)
-    chosen = {name: value for name in RANGES if (value := getattr(args, name)) is not None}
-    params = SamplingParams(**{**info.suggested, **chosen}, stop=tuple(args.stop or ()))
+    names = (*RANGES, "stop", "banned")
+    chosen = {name: value for name in names if (value := getattr(args, name)) is not None}
+    chosen |= {"end_at_sentence": True} if args.end_at_sentence else {}
+    chosen |= {"loop_guard": False} if args.no_loop_guard else {}
+    params = SamplingParams(**{**info.suggested, **chosen})
     if params.seed is None:
         params = replace(params, seed=secrets.randbelow(2**31))
     show = (lambda text: None) if args.json else _print_now

@@ -1,6 +1,7 @@
 """The commands as design and README promise them: what they print, and their exit codes."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -84,6 +85,37 @@ def test_a_stop_text_ends_the_passage_before_it(cli):
     assert stopped["text"] == written["text"][: written["text"].index(middle)]
 
 
+def test_a_banned_word_is_not_written(cli):
+    options = ("--seed", "7", "--max-new-tokens", "40")
+    text = write(cli, *options)["text"]
+    word = max(re.findall(r"[a-zA-Z]+", text), key=len)
+    banned = write(cli, *options, "--banned", word.upper())["text"]
+    assert word.lower() not in re.findall(r"[a-z]+", banned.lower())
+    assert banned.startswith(text[: text.index(word)].rstrip())
+
+
+def test_penalties_and_dry_change_the_passage(cli):
+    plain = write(cli, "--seed", "7", "--max-new-tokens", "30", "--temperature", "0")
+    for option in ("--frequency-penalty", "--presence-penalty", "--dry-multiplier"):
+        other = write(
+            cli, "--seed", "7", "--max-new-tokens", "30", "--temperature", "0", option, "2"
+        )
+        assert other["text"] != plain["text"]
+
+
+def test_a_passage_that_loops_is_ended_unless_told_otherwise(cli):
+    greedy = ("--temperature", "0", "--max-new-tokens", "300")
+    assert write(cli, *greedy)["finish_reason"] == "loop"
+    assert write(cli, *greedy, "--no-loop-guard")["finish_reason"] == "length"
+
+
+def test_a_passage_may_end_with_its_sentence(cli):
+    options = ("--seed", "3", "--max-new-tokens", "300")
+    written = write(cli, *options, "--end-at-sentence")
+    assert written["finish_reason"] in ("stop", "length")
+    assert written["text"] == written["text"].rstrip() or written["finish_reason"] == "length"
+
+
 @pytest.mark.parametrize(
     ("prompt", "cut"),
     [
@@ -128,6 +160,8 @@ def test_score_agrees_with_the_log_probabilities_of_the_model(cli, tiny_model, t
         (["write", "--model", "tiny", "--prompt", "a", "--top-k", "-1"], "top_k is -1"),
         (["write", "--model", "tiny", "--prompt", "a", "--top-p", "nan"], "top_p must be a number"),
         (["write", "--model", "tiny", "--prompt", "a", "--stop", ""], "stop has ''"),
+        (["write", "--model", "tiny", "--prompt", "a", "--banned", " "], "banned has ' '"),
+        (["write", "--model", "tiny", "--prompt", "a", "--dry-base", "0"], "dry_base is 0.0"),
         (["write", "--model", "letters", "--prompt", "caf\u00e9"], "has never seen 'é'"),
         (["score", "--model", "tiny", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["score", "--model", "poet", "nowhere.txt"], "There is no model 'poet'"),
