@@ -15,7 +15,7 @@ from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
 from storygen.catalogue import Catalogue
-from storygen.chat import api, events, guards, page
+from storygen.chat import api, events, files, guards, page
 from storygen.chat.history import StoryHistory
 from storygen.chat.page import WRITER
 from storygen.chat.starters import opening_lines
@@ -62,7 +62,7 @@ except StorygenError as error:
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every start, not of changes
 os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
-page.install(app, settings.allow_origins, api.routes(studio))
+page.install(app, settings.allow_origins, [*api.routes(studio), *files.routes(studio)])
 events.listen(sio, studio)
 
 

@@ -26,7 +26,7 @@ from storygen.errors import SettingsError, StoryError
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 MAX_BODY = 256 * 1024  # bytes; a settings form, a title, a button
 MAX_FILE = 64_000_000  # bytes; a draft or a story, whose route has limits of its own
-MAX_MESSAGE = 200_000  # characters
+MAX_MESSAGE = 1_000_000  # characters
 SECRET_BYTES = 48
 SOCKET_PATH = "/ws/socket.io"
 IMPORT_PATH = "/api/import"
@@ -258,7 +258,7 @@ def written_message(payload: object) -> Written:
         raise StoryError(
             f"This message has {len(text):,} characters and a message has at most "
             f"{MAX_MESSAGE:,}, so it was not added to the story. It is still on the page: copy it "
-            "and send it in parts."
+            "and send it in parts, or save it as a file and import that under Stories."
         )
     return Written(message["id"], untyped(text), command if isinstance(command, str) else "")
 

@@ -16,7 +16,7 @@ from storygen.chat.prose import sentence, typed, verbatim
 from storygen.story.tree import Passage
 
 AUTHOR = "storygen"
-SHOWN = 60  # passages of a long story that the chat shows; the manuscript has them all
+SHOWN = 40  # passages of a long story that the chat shows; the manuscript has them all
 REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
 
 

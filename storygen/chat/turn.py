@@ -10,8 +10,9 @@ from storygen.chat.floor import Floor
 from storygen.chat.state import Chat, Studio
 from storygen.errors import PromptError, StoryError
 from storygen.params import RANGES, SamplingParams
+from storygen.story.pieces import split
 from storygen.story.steering import Steering, from_json, steering_of
-from storygen.story.store import INTERRUPTED
+from storygen.story.store import HEAD, INTERRUPTED
 from storygen.story.tree import Passage, StoryTree
 from storygen.story.words import Sought
 
@@ -113,8 +114,25 @@ class Turn:
             raise PromptError("There is nothing in this message, so nothing was added.")
         if not self.chat.is_stored:
             await self._open_story(text)
+        *before, last = split(text)  # a long text is several passages, and one step for Undo
+        parent_id: str | None = HEAD
+        for piece in before:
+            added = await self.store.add_passage(
+                self.chat.owner,
+                self.chat.story_id,
+                "writer",
+                piece,
+                parent_id=parent_id,
+                move_head=False,
+            )
+            parent_id = added.id
         await self.store.add_passage(
-            self.chat.owner, self.chat.story_id, "writer", text, passage_id=message_id
+            self.chat.owner,
+            self.chat.story_id,
+            "writer",
+            last,
+            parent_id=parent_id,
+            passage_id=message_id,
         )
         branch = (await self.floor.tree()).branch()
         await self.screen.show(branch, typed=message_id)

@@ -170,7 +170,7 @@ def test_of_a_message_only_id_text_and_command_are_taken() -> None:
         {"message": {"id": "x", "output": "Fog."}},
         {"message": {"id": str(uuid4())}},
         {"message": {"id": str(uuid4()), "output": 7}},
-        {"message": {"id": str(uuid4()), "output": "x" * 200_001}},
+        {"message": {"id": str(uuid4()), "output": "x" * 1_000_001}},
     ],
 )
 def test_message_that_cannot_be_taken_is_refused_in_a_sentence(payload: object) -> None:
@@ -179,6 +179,6 @@ def test_message_that_cannot_be_taken_is_refused_in_a_sentence(payload: object) 
 
 
 def test_longest_message_is_taken() -> None:
-    text = "x" * 200_000
+    text = "x" * 1_000_000
     payload = {"message": {"id": str(uuid4()), "output": text}}
     assert guards.written_message(payload).text == text

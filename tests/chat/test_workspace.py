@@ -21,7 +21,7 @@ from storygen.errors import EngineError, StoryError
 from storygen.params import SamplingParams
 from storygen.story.steering import Steering
 from storygen.story.store import StoryStore
-from storygen.story.tree import Passage, StoryTree
+from storygen.story.tree import Passage, StoryTree, manuscript
 from tests.chat.conftest import OWNER, Window
 from tests.chat.test_turn import PATIENCE, until
 
@@ -301,6 +301,30 @@ def test_other_messages_between_windows_are_left_alone(payload: Any) -> None:
 
 
 # Long stories
+
+
+async def test_a_long_text_becomes_several_passages_and_is_one_step_for_undo(
+    window: Window,
+) -> None:
+    await window.type("Begin.")
+    before = await window.texts()
+    chapters = [f"Chapter {n}\n\n" + "It rained on and on. " * 150 for n in range(4)]
+    text = "\n\n".join(chapters) + "And"
+    last = await window.type(text)
+    told = (await tree(window)).branch()
+    assert len(told) > 5
+    assert "".join(p.text for p in told[2:-1]) == text
+    assert told[-2].id == last
+    assert manuscript(told[:-1]) == manuscript(told[:2]) + "\n\n" + text
+    assert list(window.browser.messages) == [p.id for p in told]
+    await do(window, "undo")
+    await do(window, "undo")
+    assert await window.texts() == before
+
+
+async def test_a_text_of_a_few_pages_stays_one_passage(window: Window) -> None:
+    await window.type("It rained. " * 400)
+    assert len(await window.texts()) == 2
 
 
 def test_the_chat_shows_the_end_of_a_long_story() -> None:
