@@ -5,12 +5,12 @@ Emphasis, links, pictures and notes go. Headings and list items are paragraphs, 
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from storygen.errors import StoryError
 from storygen.story.layout import SCENE_BREAK, is_scene_break
-from storygen.story.pandoc import Node
+from storygen.story.pandoc import Document, Node
 
 _HELD_SPACES = re.compile("^[ \xa0]+|[ \xa0]{2,}", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{2,}")
@@ -24,23 +24,23 @@ _TAGS = frozenset(
 _SKIPPED = {"footnotes", "endnotes", "toc", "title-block-header"}
 
 
-def title_of(document: Node) -> str:
+def title_of(document: Document) -> str:
     """The title that a document gives itself, empty where it has none."""
-    title = document["meta"].get("title", {})
+    title = document.meta.get("title", {})
     inlines = title.get("c") if title.get("t") == "MetaInlines" else []
     return " ".join(_inlines(inlines).split()) if isinstance(inlines, list) else ""
 
 
-def text_of(document: Node) -> str:
+def text_of(document: Document) -> str:
     """The text of a document."""
     try:
-        paragraphs = [_tidy(text) for text in _blocks(document["blocks"], title_of(document))]
+        paragraphs = [_tidy(text) for text in _blocks(document.blocks, title_of(document))]
     except RecursionError:
         raise StoryError("its parts are nested too deeply") from None
     return "\n\n".join(text for text in paragraphs if text)
 
 
-def _blocks(blocks: list[Node], title: str = "") -> Iterator[str]:
+def _blocks(blocks: Iterable[Node], title: str = "") -> Iterator[str]:
     for block in blocks:
         kind, content = block["t"], block.get("c", [])
         match kind:

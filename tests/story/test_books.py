@@ -120,9 +120,9 @@ def test_no_line_is_markup_in_markdown(written: list[str]) -> None:
     text = "\n".join(line for line in written if line.strip())
     found = {block.kind for block in blocks(text)} <= {"paragraph"}
     markdown = book("md", text).decode().split("\n---\n", 1)[1]
-    tree = pandoc.parse(markdown.encode(), "commonmark+footnotes+pipe_tables+strikeout")
+    document = pandoc.parse(markdown.encode(), "commonmark+footnotes+pipe_tables+strikeout")
     kinds = {"Str", "Space", "LineBreak"}
-    for block in tree["blocks"] if found else []:
+    for block in document.blocks if found else []:
         assert block["t"] == "Para", markdown
         assert {inline["t"] for inline in block["c"]} <= kinds, markdown
 
@@ -221,7 +221,7 @@ def test_a_web_page_asks_for_nothing_and_runs_nothing() -> None:
 def test_an_unknown_or_an_endless_book_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoryError, match="'pdf' is no format of a book: choose txt, md, html"):
         book("pdf", "Text.")
-    monkeypatch.setattr(pandoc, "SECONDS", 0.0)
+    monkeypatch.setattr(pandoc, "PATIENCE", 0.0)
     with pytest.raises(StoryError, match=r"cannot be written as \.epub: it takes longer.*\.txt"):
         book("epub", "Text.")
 

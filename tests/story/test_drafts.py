@@ -329,8 +329,12 @@ def test_what_is_nested_without_end_is_refused() -> None:
 
 
 def test_a_slow_conversion_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pandoc, "SECONDS", 0.0)
-    with pytest.raises(StoryError, match="takes longer than 0 seconds"):
+    page = b"<p>One word after another.</p>" * 300_000
+    monkeypatch.setattr(pandoc, "SECONDS", 1)
+    with pytest.raises(StoryError, match="takes longer than 1 s"):
+        read("a.html", page)
+    monkeypatch.setattr(pandoc, "PATIENCE", 0.0)
+    with pytest.raises(StoryError, match="takes longer than 0 s"):
         read("a.docx", DRAFTS["docx"])
 
 
