@@ -4,6 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -23,7 +24,7 @@ class Over(Exception):
 
 
 class Banned(Exception):
-    """The index of the token with which a banned phrase began, and the token."""
+    """The tokens before a banned phrase, the one with which it began, the text before it."""
 
 
 def passage(model: GPT, tokenizer: Tokenizer, prompt: str, params: SamplingParams) -> str:
@@ -32,17 +33,20 @@ def passage(model: GPT, tokenizer: Tokenizer, prompt: str, params: SamplingParam
 
 
 def ended(model: GPT, tokenizer: Tokenizer, prompt: str, params: SamplingParams) -> tuple[str, str]:
-    """The passage and its finish reason. After a banned phrase it is written anew from its first
-    token, one more token being forbidden at one place."""
+    """The passage and its finish reason. After a banned phrase it is written anew from where that
+    began, one more token being forbidden there."""
+    ids = tokenizer.encode(prompt_tail(prompt, model.config.block_size))
+    n_prompt = len(ids)
     forbidden = defaultdict[int, set[int]](set)
     returns = defaultdict[int, int](int)
     while True:
         try:
-            _attempt(model, tokenizer, prompt, params, forbidden)
+            _attempt(model, tokenizer, prompt, params, ids, n_prompt, forbidden)
         except Over as over:
             return over.args
         except Banned as banned:
-            place, token, text = banned.args
+            ids, token, text = banned.args
+            place = len(ids)
             forbidden[place].add(token)
             returns[place] += 1
             for later in [other for other in forbidden if other > place]:
@@ -56,12 +60,12 @@ def _attempt(
     tokenizer: Tokenizer,
     prompt: str,
     params: SamplingParams,
+    begun: list[int],
+    n_prompt: int,
     forbidden: dict[int, set[int]],
 ) -> None:
-    """Write until it is Over or something Banned."""
+    """Write on until it is Over or something Banned."""
     block_size = model.config.block_size
-    prompt_ids = tokenizer.encode(prompt_tail(prompt, block_size))
-    n_prompt = len(prompt_ids)
 
     def look(ids: list[int], at_eot: bool = False) -> None:
         decoder = StreamDecoder(tokenizer)
@@ -74,12 +78,12 @@ def _attempt(
             n = next(n for n, end in enumerate(ends) if end > at)
             before = "".join(pieces[:n])
             left = first_banned(prompt, before, params.banned, True)
-            raise Banned(n_prompt + n, ids[n_prompt + n], before[:left])
+            raise Banned(ids[: n_prompt + n], ids[n_prompt + n], before[:left])
         if reason:
             raise Over(text[:end], reason)
 
     def choose(logits: torch.Tensor, ids: list[int]) -> int:
-        if len(ids) > n_prompt:
+        if len(ids) > len(begun):
             look(ids)
         start = window_start(len(ids), block_size)
         added = penalties(tokenizer, ids[start:], ids[max(start, n_prompt) :], params)
@@ -91,8 +95,8 @@ def _attempt(
             look(ids, at_eot=True)
         return token
 
-    new = generate(model, torch.tensor([prompt_ids]), params.max_new_tokens, choose)
-    look([*prompt_ids, *new])
+    left = params.max_new_tokens - (len(begun) - n_prompt)
+    look([*begun, *generate(model, torch.tensor([begun]), left, choose)])
 
 
 def ending(
@@ -143,14 +147,21 @@ def first_banned(prompt: str, text: str, phrases: Sequence[str], over: bool) -> 
     whole = prompt + text
     for at in range(len(whole)):
         for phrase in phrases:
-            words = r"\s+".join(map(re.escape, phrase.split()))
-            before = r"(?<![^\W_])" if re.match(r"[^\W_]", phrase.strip()) else ""
-            after = r"(?![^\W_])" if re.search(r"[^\W_]$", phrase.strip()) else ""
-            found = re.compile(before + words + after, re.IGNORECASE).match(whole, at)
+            pattern, is_word = _pattern(phrase)
+            found = pattern.match(whole, at)
             if found and found.end() > len(prompt):
-                if over or not after or found.end() < len(whole):
+                if over or not is_word or found.end() < len(whole):
                     return max(0, at - len(prompt))
     return None
+
+
+@cache
+def _pattern(phrase: str) -> tuple[re.Pattern[str], bool]:
+    """What finds a phrase, and whether it ends as a word."""
+    words = r"\s+".join(map(re.escape, phrase.split()))
+    before = r"(?<![^\W_])" if re.match(r"[^\W_]", phrase.strip()) else ""
+    after = r"(?![^\W_])" if re.search(r"[^\W_]$", phrase.strip()) else ""
+    return re.compile(before + words + after, re.IGNORECASE), bool(after)
 
 
 def penalties(
@@ -161,7 +172,7 @@ def penalties(
     for token in range(tokenizer.vocab_size):
         n = sum(one == token for one in written)
         amount = -params.frequency_penalty * n - params.presence_penalty * (n > 0)
-        if params.dry_multiplier:
+        if params.dry_multiplier and token in window:
             length = repetition(tokenizer, window, token)
             beyond = length - params.dry_allowed_length
             if beyond >= 0 and length > 0:

@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,29 @@ def test_characters_need_four_times_as_many():
 def test_loops_are_those_of_the_slow_oracle(before, unit, n, scale):
     ids = before + (unit * 120)[:n]
     assert loops(ids, 0, scale) == oracle.looping(ids, scale)
+
+
+BELLS = """Keeping time, time, time,
+In a sort of Runic rhyme,
+To the throbbing of the bells--
+Of the bells, bells, bells--
+To the sobbing of the bells;
+Keeping time, time, time,
+As he knells, knells, knells,
+In a happy Runic rhyme,
+To the rolling of the bells--
+Of the bells, bells, bells:
+To the tolling of the bells,
+Of the bells, bells, bells, bells,
+Bells, bells, bells--
+To the moaning and the groaning of the bells."""  # Poe, 1849
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_a_poem_with_its_refrain_is_no_loop(scale):
+    pieces = re.findall(r" ?\w+|\W", BELLS) if scale == 1 else list(BELLS)
+    ids = [pieces.index(piece) for piece in pieces]
+    assert not any(loops(ids[:n], 0, scale) for n in range(len(ids)))
 
 
 def test_random_tokens_hardly_ever_loop():

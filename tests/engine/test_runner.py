@@ -115,6 +115,9 @@ def test_passages_among_others_that_come_and_go_equal_the_oracle(runner, seed):
             max_new_tokens=chance.randint(1, 60),
             top_k=chance.choice([0, 5]),
             temperature=chance.choice([0.0, 0.7, 1.2]),
+            banned=chance.choice([(), tuple("aeiostk"), ("s t", "a", "i m", "x")]),
+            dry_multiplier=chance.choice([0.0, 0.0, 1.0]),
+            end_at_sentence=chance.choice([False, True]),
         )
         for n in range(12)
     ]
