@@ -37,7 +37,7 @@ def step_of(passage: Passage) -> StepDict:
         typed(passage.text) if is_writers else verbatim(passage.text),
         type="user_message" if is_writers else "assistant_message",
         threadId=passage.story_id,
-        streaming=passage.state == "streaming",
+        streaming=passage.state == "streaming" and not passage.is_picked,
         createdAt=f"{passage.created_at.replace(tzinfo=None).isoformat()}Z",
     )
 

@@ -13,14 +13,13 @@ from storygen.params import RANGES, SamplingParams
 from storygen.story.pieces import split
 from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import HEAD, INTERRUPTED
-from storygen.story.tree import Passage, StoryTree
+from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import Sought
 
 TITLE_LENGTH = 60
 WARMER = 0.2  # what Retry warmer adds to the temperature
 MOST_VERSIONS = 4
 MAX_TAKEN = 100  # characters of a word out of the fan
-PICKED = "picked"  # finish_reason of a passage put together from such words
 
 Work = Callable[[], Awaitable[None]]
 
@@ -357,7 +356,7 @@ def _being_picked(tree: StoryTree) -> Passage | None:
     if tree.head_id is None:
         return None
     head = tree[tree.head_id]
-    return head if head.state == "streaming" and PICKED in (head.params or {}) else None
+    return head if head.state == "streaming" and head.is_picked else None
 
 
 def _title(text: str) -> str:

@@ -151,7 +151,7 @@ class Runner:
             self._slots.forget(row.slot)
             return Outcome(row.sequence, no_numbers(self.name), final=True)
         segment = row.sequence.take(token)
-        row.known = max(0, len(row.window) - 1)  # of fewer tokens than before, it may be
+        row.known += min(1, row.unread - 1)  # less than before where a banned phrase was undone
         if segment is None:
             return None
         return Outcome(row.sequence, segment, final=segment.finish_reason is not None)

@@ -14,6 +14,8 @@ from storygen.errors import StoryError
 Role = Literal["writer", "model"]
 State = Literal["streaming", "complete"]
 
+PICKED = "picked"  # among a passage's params, and the reason for its end
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -35,6 +37,12 @@ class Passage:
     params: dict[str, Any] | None = None
     finish_reason: str | None = None
     source_id: str | None = None
+
+    @property
+    def is_picked(self) -> bool:
+        """Whether the writer puts it together word by word, from those a model thinks likely. One
+        that grows so has nobody at it in between."""
+        return PICKED in (self.params or {})
 
 
 @dataclass(frozen=True)

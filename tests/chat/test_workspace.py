@@ -153,6 +153,7 @@ async def test_words_grow_one_passage_until_something_else_is_done(window: Windo
         await do(window, "take", text=word)
     told = (await tree(window)).branch()
     assert [(p.text, p.state) for p in told[1:]] == [("not a word.", "streaming")]
+    assert window.browser.messages[told[1].id]["streaming"] is False  # or it has no buttons
     await do(window, "continue")
     told = (await tree(window)).branch()
     assert [p.state for p in told] == ["complete"] * 3
