@@ -21,7 +21,7 @@ from chainlit.types import (
 )
 from chainlit.user import PersistedUser, User
 
-from storygen.chat.screen import step_of, tail
+from storygen.chat.screen import steps_of
 from storygen.errors import StoryError
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story
@@ -40,7 +40,7 @@ def thread_of(story: Story, branch: Sequence[Passage] = ()) -> ThreadDict:
         "userIdentifier": story.owner,
         "tags": None,
         "metadata": {},
-        "steps": [step_of(passage) for passage in tail(branch)],
+        "steps": steps_of(branch),
         "elements": [],
     }
 

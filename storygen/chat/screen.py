@@ -17,6 +17,7 @@ from storygen.story.tree import Passage
 
 AUTHOR = "storygen"
 SHOWN = 40  # passages of a long story that the chat shows; the manuscript has them all
+EARLIER = "earlier"  # id of the message above them that says so
 REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
 
 
@@ -27,6 +28,15 @@ def tail(branch: Sequence[Passage], first: str | None = None) -> Sequence[Passag
         if branch[n].id == first:
             return branch[n:]
     return branch[-SHOWN:]
+
+
+def steps_of(branch: Sequence[Passage]) -> list[StepDict]:
+    """What a window shows of a branch that it opens on."""
+    shown = tail(branch)
+    hidden = len(branch) - len(shown)
+    said = sentence(f"The {hidden:,} passages before these are in the manuscript.")
+    above = [_step(EARLIER, said)] if hidden else []
+    return [*above, *(step_of(passage) for passage in shown)]
 
 
 def step_of(passage: Passage) -> StepDict:
@@ -48,6 +58,7 @@ class Screen:
     def __init__(self, session: WebsocketSession) -> None:
         self.emitter = ChainlitEmitter(session)
         self.shown: list[str] = []  # ids of passages, in their order
+        self._is_cut = False  # whether there are passages before those shown
         self._notices: list[str] = []
         self._buttons: list[cl.Action] = []
         self._offered: deque[cl.Action] = deque(maxlen=REMEMBERED_BUTTONS)
@@ -55,7 +66,13 @@ class Screen:
 
     async def show(self, branch: Sequence[Passage], typed: str | None = None) -> None:
         """Show the end of this branch. `typed` is a message that the browser put at its end."""
-        branch = tail(branch, self.shown[0] if self.shown else None)
+        shown = tail(branch, self.shown[0] if self.shown else None)
+        is_cut = len(branch) > len(shown)
+        is_other = is_cut and self.shown and shown[0].id != self.shown[0]
+        if is_cut != self._is_cut or is_other:
+            await self.redraw(branch)  # the window cannot be told to put something on top
+            return
+        branch = shown
         ids = [passage.id for passage in branch]
         kept = 0
         while kept < min(len(ids), len(self.shown)) and ids[kept] == self.shown[kept]:
@@ -100,7 +117,9 @@ class Screen:
     def opened_on(self, steps: Sequence[StepDict]) -> None:
         """The window was just filled with these passages and nothing else. One that was growing
         when they were read will have to be shown again."""
-        self.shown = [step["id"] for step in steps if not step["streaming"]]
+        ids = [step["id"] for step in steps if not step["streaming"]]
+        self._is_cut = EARLIER in ids
+        self.shown = [step_id for step_id in ids if step_id != EARLIER]
 
     async def opened(self, title: str) -> None:
         """The window's story now exists: the page lists it and takes its address."""
@@ -143,7 +162,7 @@ class Screen:
 
     async def redraw(self, branch: Sequence[Passage]) -> None:
         """Replace whatever the window shows, after it may have missed something."""
-        steps = [step_of(passage) for passage in tail(branch)]
+        steps = steps_of(branch)
         thread = {"id": self.emitter.session.thread_id, "steps": steps, "elements": []}
         await self.emitter.emit("resume_thread", thread)
         await self._remove(self._offered)  # it may not have heard that they are gone

@@ -1,6 +1,7 @@
 """What the workspace asks for: ways side by side, edits in place, words out of the fan."""
 
 import asyncio
+import html
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from storygen.catalogue import ModelInfo
 from storygen.chat import workspace
 from storygen.chat.controls import Choices
 from storygen.chat.draft import drawn_seed
+from storygen.chat.history import StoryHistory
 from storygen.chat.screen import SHOWN, tail
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine, _info
@@ -336,3 +338,31 @@ def test_the_chat_shows_the_end_of_a_long_story() -> None:
     assert tail(told, first=str(499 - 2 * SHOWN)) == told[-SHOWN:]
     assert tail(told, first="gone") == told[-SHOWN:]
     assert tail([]) == []
+
+
+async def test_a_story_that_has_grown_long_says_where_its_beginning_is(
+    window: Window, store: StoryStore
+) -> None:
+    await window.type("Begin.")
+    ids = [p.id for p in (await tree(window)).branch()]
+    for n in range(2 * SHOWN):
+        added = await store.add_passage(OWNER, window.chat.story_id, "writer", f"{n}.")
+        ids.append(added.id)
+    await do(window, "continue")
+    ids.append(await window.head())
+    shown = list(window.browser.messages)
+    assert shown == ["earlier", *ids[-SHOWN:]]
+    assert "43 passages before these" in html.unescape(window.browser.outputs[0])
+    assert window.browser.buttons == ["continue", "versions", "retry", "undo", "copy"]
+    for _ in range(3):
+        await do(window, "undo")
+    assert next(iter(window.browser.messages)) == "earlier"
+    again = Window(window.studio, window.chat.story_id)
+    thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
+    assert thread is not None
+    assert [step["id"] for step in thread["steps"]] == ["earlier", *ids[-SHOWN - 3 : -3]]
+    again.chat.screen.opened_on(thread["steps"])
+    assert again.chat.screen.shown == ids[-SHOWN - 3 : -3]
+    await do(window, "go", id=ids[5])
+    assert list(window.browser.messages)[:6] == ids[:6]
+    assert "earlier" not in window.browser.messages
