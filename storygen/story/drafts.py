@@ -104,8 +104,6 @@ def _unpacked(name: str, data: bytes) -> tuple[str, str]:
         return title_of(document), text
     text = _decoded(data)
     kind = _kind(name, text)
-    if len(text) > MAX_TEXT:
-        return "", text
     if kind == "text":
         return "", text
     title = ""

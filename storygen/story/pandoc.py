@@ -23,6 +23,8 @@ MEMORY = "1g"  # of its heap; War and Peace takes 0.4 to 1
 EPOCH = b"1970-01-01T00:00:00Z"
 LARGEST_ANSWER = 160_000_000  # bytes; a document's tree is seven times its text
 
+_running: set[Popen[bytes]] = set()
+_stopping = threading.Event()
 _ENVIRONMENT = {"LANG": "C.UTF-8"}
 _HEAP_EXHAUSTED = 251
 _VERSION = [1, 23, 1]  # of the tree
@@ -43,6 +45,13 @@ def parse(data: bytes, reader: str) -> Document:
     head, found, blocks = _run(data, "-f", reader, "-t", "json").decode().partition('"blocks":[')
     assert found, head[:200]
     return Document(json.loads(f'{head}"blocks":[]}}')["meta"], _each(blocks))
+
+
+def stop() -> None:
+    """End every conversion, and begin none any more: the server is to end."""
+    _stopping.set()
+    for process in list(_running):
+        process.kill()
 
 
 def _each(blocks: str) -> Iterator[Node]:
@@ -78,7 +87,8 @@ def _run(data: bytes, *arguments: str) -> bytes:
 
         if hasattr(resource, "prlimit"):  # on Linux
             resource.prlimit(process.pid, resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-        timer = threading.Timer(PATIENCE, kill)
+        _running.add(process)
+        timer = threading.Timer(0.0 if _stopping.is_set() else PATIENCE, kill)
         feeder = threading.Thread(target=_feed, args=(process.stdin, data))
         timer.start()
         feeder.start()
@@ -91,6 +101,9 @@ def _run(data: bytes, *arguments: str) -> bytes:
             process.kill()
             timer.cancel()
             feeder.join()
+            _running.discard(process)
+    if _stopping.is_set():
+        raise StoryError("the server is being stopped, so try again later")
     if killed.is_set() or code == -signal.SIGXCPU:
         raise StoryError(f"it takes longer than {PATIENCE if killed.is_set() else SECONDS:.0f} s")
     if code == _HEAP_EXHAUSTED or len(answer) > LARGEST_ANSWER:

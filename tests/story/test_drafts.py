@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -336,6 +337,15 @@ def test_a_slow_conversion_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pandoc, "PATIENCE", 0.0)
     with pytest.raises(StoryError, match="takes longer than 0 s"):
         read("a.docx", DRAFTS["docx"])
+
+
+def test_a_stop_ends_conversions_and_lets_none_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pandoc, "_stopping", threading.Event())
+    threading.Timer(0.5, pandoc.stop).start()
+    for data in (b"<p>One word after another.</p>" * 300_000, b"<p>Text.</p>"):
+        with pytest.raises(StoryError, match="the server is being stopped"):
+            read("a.html", data)
+    assert not pandoc._running
 
 
 def test_a_hungry_conversion_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
