@@ -24,7 +24,7 @@ from storygen.chat.page import signed_in
 from storygen.chat.state import Studio
 from storygen.errors import BusyError, StoryError, StorygenError
 from storygen.story.feedback import preferences
-from storygen.story.outline import opening, put_away, runs
+from storygen.story.outline import first_words, opening, put_away, runs
 from storygen.story.prompt import Prompt, prompt_budget
 from storygen.story.steering import from_json, steering_of
 from storygen.story.tree import Passage, Story, StoryTree, joint
@@ -158,7 +158,7 @@ async def tree(studio: Studio, owner: str, request: Request) -> Any:
                 "parent": run.parent.id if run.parent else None,
                 "count": len(run.passages),
                 "words": sum(len(passage.text.split()) for passage in run.passages),
-                "opening": opening(run.passages[0].text),
+                "opening": first_words(told, run.passages[0]),
                 "role": run.passages[0].role,
                 "name": told.mark(run.id).name,
                 "favourite": told.mark(run.id).favourite,

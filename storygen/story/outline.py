@@ -1,6 +1,7 @@
 """The tree of passages as a writer surveys it: stretches without a fork, and what was put away."""
 
 from dataclasses import dataclass, field
+from os.path import commonprefix
 
 from storygen.story.tree import Passage, StoryTree
 
@@ -51,6 +52,16 @@ def hidden_ids(tree: StoryTree) -> set[str]:
 def put_away(tree: StoryTree) -> list[Passage]:
     """The beginnings of what was put away and can be brought back."""
     return [passage for passage in tree if tree.mark(passage.id).deleted]
+
+
+def first_words(tree: StoryTree, passage: Passage) -> str:
+    """How a passage begins; of one that was edited, from the first words that are new."""
+    source = tree[passage.source_id].text if passage.source_id else passage.text
+    if source == passage.text:
+        return opening(passage.text)
+    start = len(commonprefix([source, passage.text]))
+    word = passage.text.rfind(" ", 0, start) + 1
+    return opening(passage.text[word:]) if word == 0 else opening(f"… {passage.text[word:]}")
 
 
 def opening(text: str) -> str:

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storygen.story.outline import hidden_ids, opening, put_away, runs
+from storygen.story.outline import first_words, hidden_ids, opening, put_away, runs
 from storygen.story.tree import Mark, Passage, StoryTree
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,3 +69,13 @@ def test_every_passage_is_in_one_run_in_its_order(
 def test_an_opening_is_one_line() -> None:
     assert opening("He\n\nran  home. ") == "He ran home."
     assert opening("word " * 40) == ("word " * 16)[:79] + "…"
+
+
+def test_an_edited_passage_is_told_by_its_new_words() -> None:
+    old = Passage("a", "story", None, "writer", "It was from a man named Merrow.", NOW)
+    new = replace(old, id="b", text="It was from a man named Marrow.", source_id="a")
+    cut = replace(old, id="c", text="It was", source_id="a")
+    other = replace(old, id="d", text="Never.", source_id="a")
+    tree = StoryTree([old, new, cut, other], None)
+    found = [first_words(tree, tree[i]) for i in "abcd"]
+    assert found == ["It was from a man named Merrow.", "… Marrow.", "… was", "Never."]
