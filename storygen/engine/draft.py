@@ -31,10 +31,11 @@ class Draft:
         self._n_shown = 0  # tokens
         self._starts: list[int] = []  # of each token in the text
         self._places: list[_Place] = []
-        self._stop = StopStrings(stop)
-        self._banned = BannedPhrases(banned)
+        self._stop = StopStrings(stop) if any(stop) else None
+        phrases = BannedPhrases(banned)
+        self._banned = phrases if phrases else None  # most passages have none: asked quickly
         self._beginning = len(self._text)
-        if self._banned:
+        if self._banned is not None:
             start = min(len(before) - len(self._text), CONTEXT)
             self._beginning = self._banned.find(self._text, start, self._written, False).beginning
 
@@ -44,7 +45,7 @@ class Draft:
 
     def add(self, token: int) -> None:
         """The text of one more token."""
-        if self._banned:
+        if self._banned is not None:
             self._places.append(_Place(self._beginning, self._decoder.unfinished))
         self._starts.append(len(self._text))
         self._text += self._decoder.push(token)
@@ -64,7 +65,7 @@ class Draft:
 
     def stop_string(self) -> int | None:
         """Index at which the text ends for a stop string."""
-        return self._stop.end(self._text, self._shown) if self._stop else None
+        return self._stop.end(self._text, self._shown) if self._stop is not None else None
 
     def sentence_end(self) -> int | None:
         """Index of the white space in the last token that shows a sentence to be over."""
@@ -77,7 +78,7 @@ class Draft:
     def banned(self, length: int, over: bool) -> int | None:
         """The token with which a banned phrase in the text up to an index began. over: the text
         ends there."""
-        if not self._banned:
+        if self._banned is None:
             return None
         text = self._text[:length]
         phrase, beginning = self._banned.find(text, self._beginning, self._written, over)
@@ -88,19 +89,18 @@ class Draft:
 
     def clean(self) -> int:
         """Index up to which the text may be shown if it ends here."""
-        if not self._banned:
+        if self._banned is None:
             return len(self._text)
         phrase, _ = self._banned.find(self._text, self._beginning, self._written, over=True)
         return len(self._text) if phrase is None else max(phrase, self._shown)
 
     def show(self) -> tuple[str, int]:
         """The text that may be shown and was not yet, and the number of its tokens."""
-        safe = len(self._text)
-        if self._stop:
+        safe, n = len(self._text), len(self._starts)
+        if self._stop is not None:
             safe = self._stop.beginning(self._text, self._shown)
-        if self._banned:
+        if self._banned is not None:
             safe = min(safe, self._unchanging())
-        n = len(self._starts)
         if self._starts[-1] >= safe:
             n = bisect_left(self._starts, safe)
         return self._show(safe, n)

@@ -19,9 +19,6 @@ class StopStrings:
         self._stops = tuple(stop for stop in stops if stop)
         self._longest = max(map(len, self._stops), default=0)
 
-    def __bool__(self) -> bool:
-        return bool(self._stops)
-
     def end(self, text: str, start: int) -> int | None:
         """Where text ends, for a stop string found from start on."""
         found = [(at + len(s), at) for s in self._stops if (at := text.find(s, start)) >= 0]

@@ -54,13 +54,13 @@ class Sequence:
 
     def adjustments(self) -> list[tuple[int, float]]:
         """What is added to the logits of some tokens where the next one is drawn."""
-        forbidden = self._forbidden.get(len(self.ids), ())
-        if not self._penalised and not forbidden:
+        if not self._penalised and not self._forbidden:
             return []
         window = self.ids[self.window_start :]
         n_written = len(self.ids) - max(self._n_prompt, self.window_start)
         added = penalties(self.params, window, n_written, self._breakers)
-        return list((added | dict.fromkeys(forbidden, -math.inf)).items())
+        added |= dict.fromkeys(self._forbidden.get(len(self.ids), ()), -math.inf)
+        return list(added.items())
 
     def take(self, token: int) -> Segment | None:
         """Add a token; the text that may be shown now, if any, or the passage's last segment."""
