@@ -1,7 +1,6 @@
 """The tree of passages as a writer surveys it: stretches without a fork, and what was put away."""
 
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
 from storygen.story.tree import Passage, StoryTree
 
@@ -59,7 +58,8 @@ def first_words(tree: StoryTree, passage: Passage) -> str:
     source = tree[passage.source_id].text if passage.source_id else passage.text
     if source == passage.text:
         return opening(passage.text)
-    start = len(commonprefix([source, passage.text]))
+    pairs = enumerate(zip(source, passage.text, strict=False))
+    start = next((n for n, (a, b) in pairs if a != b), min(len(source), len(passage.text)))
     word = passage.text.rfind(" ", 0, start) + 1
     return opening(passage.text[word:]) if word == 0 else opening(f"… {passage.text[word:]}")
 
