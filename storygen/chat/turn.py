@@ -172,6 +172,8 @@ class Turn:
     async def _versions(self, head_id: str, n: int) -> None:
         if not 1 <= n <= MOST_VERSIONS:
             raise StoryError(f"{n} versions cannot be written at once: 1 to {MOST_VERSIONS} can.")
+        if self.chat.choices.params.temperature == 0:
+            await self.screen.toast("At temperature 0 every way gives the same words.")
         branch = (await self.floor.tree_at(head_id)).branch()
         drafts = [replace(await self._draft(branch, version=v), version=v) for v in range(n)]
         if not self.floor.is_stopped:

@@ -1,3 +1,5 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -7,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from storygen.errors import StoryError
+from storygen.story import database as database_module
 from storygen.story.database import Database
 from storygen.story.schema import head_moves, metadata, passages
 from storygen.story.store import StoryStore
@@ -64,3 +67,50 @@ async def test_the_database_itself_keeps_stories_apart(url: str, foreign: str) -
     async with database.write() as connection:  # without what is foreign in it, it is accepted
         await connection.execute(passages.insert().values(row))
     await database.close()
+
+
+async def test_stories_of_the_first_version_open_and_go_on(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data" / "stories.db"
+    with monkeypatch.context() as patch:  # the program as it was before the second migration
+        upgrade = database_module.command.upgrade
+        patch.setattr(database_module.command, "upgrade", lambda config, _: upgrade(config, "0001"))
+        await (await Database.open(url)).close()
+    story_id, first, second = (str(uuid4()) for _ in range(3))
+    moment = "2026-01-02 03:04:05.000006"
+    with closing(sqlite3.connect(path)) as old, old:
+        columns = "id, owner, title, settings, passage_count, head_number, created_at, updated_at"
+        old.execute(
+            f"insert into stories ({columns}) values (?, 'me', 'Fog', ?, 2, 2, ?, ?)",
+            (story_id, '{"top_k": 5}', moment, moment),
+        )
+        for number, (passage_id, parent_id) in enumerate([(first, None), (second, first)], 1):
+            columns = "id, story_id, owner, number, parent_id, role, text, state, created_at"
+            old.execute(
+                f"insert into passages ({columns}) "
+                "values (?, ?, 'me', ?, ?, 'writer', 'Fog.', 'complete', ?)",
+                (passage_id, story_id, number, parent_id, moment),
+            )
+            old.execute(
+                "insert into head_moves (story_id, number, owner, passage_id) "
+                "values (?, ?, 'me', ?)",
+                (story_id, number, passage_id),
+            )
+    store = await StoryStore.open(url)
+    (story,) = await store.stories("me")
+    assert (story.id, story.title, story.settings, story.archived) == (
+        story_id,
+        "Fog",
+        {"top_k": 5},
+        False,
+    )
+    told = (await store.tree("me", story_id)).branch()
+    assert [(p.id, p.text, p.source_id) for p in told] == [
+        (first, "Fog.", None),
+        (second, "Fog.", None),
+    ]
+    await store.rewrite("me", story_id, {first: "Rain."})
+    await store.mark("me", story_id, first, favourite=True)
+    assert (await store.undo("me", story_id)).head_id == second
+    await store.close()
