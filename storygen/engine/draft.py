@@ -84,8 +84,19 @@ class Draft:
         phrase, beginning = self._banned.find(text, self._beginning, self._written, over)
         if phrase is not None:
             return self._token_at(phrase)
-        self._beginning = beginning
+        self._beginning = min(beginning, self._at_stops(self._beginning))
         return None
+
+    def _at_stops(self, start: int) -> int:
+        """From where on a phrase would be banned if what looks like a stop string becomes one: that
+        may end a word in its middle."""
+        assert self._banned is not None
+        stops = self._stop.beginnings(self._text, self._shown) if self._stop is not None else ()
+        found = (
+            self._banned.find(self._text[:stop], start, self._written, over=True).phrase
+            for stop in stops
+        )
+        return min((at for at in found if at is not None), default=len(self._text))
 
     def clean(self) -> int:
         """Index up to which the text may be shown if it ends here."""
@@ -98,7 +109,7 @@ class Draft:
         """The text that may be shown and was not yet, and the number of its tokens."""
         safe, n = len(self._text), len(self._starts)
         if self._stop is not None:
-            safe = self._stop.beginning(self._text, self._shown)
+            safe = next(self._stop.beginnings(self._text, self._shown), safe)
         if self._banned is not None:
             safe = min(safe, self._unchanging())
         if self._starts[-1] >= safe:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from storygen.decode.interface import Decoder
 from storygen.engine.interface import TokenScore
-from storygen.engine.sequence import prompt_tail
+from storygen.engine.sequence import prompt_ids
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError
 from storygen.model.generate import window_start
@@ -97,7 +97,7 @@ def _next_tokens(
     decoder: Decoder, slots: Slots, tokenizer: Tokenizer, prompt: str, n: int, name: str
 ) -> Work:
     block_size = decoder.config.block_size
-    ids = tokenizer.encode(prompt_tail(prompt, block_size))
+    ids = prompt_ids(tokenizer, prompt, block_size)
     window = ids[window_start(len(ids), block_size) :]
     logprobs = torch.empty(0)
     for _, logits in read(decoder, slots, window, len(window) - 1):

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,12 +24,11 @@ class StopStrings:
         found = [(at + len(s), at) for s in self._stops if (at := text.find(s, start)) >= 0]
         return min(found)[1] if found else None
 
-    def beginning(self, text: str, start: int) -> int:
-        """Index, start or later, from which text may be the beginning of a stop string."""
+    def beginnings(self, text: str, start: int) -> Iterator[int]:
+        """Indices, start or later, from which text may be the beginning of a stop string."""
         for at in range(max(start, len(text) - self._longest + 1), len(text)):
             if any(stop.startswith(text[at:]) for stop in self._stops):
-                return at
-        return len(text)
+                yield at
 
 
 class Found(NamedTuple):

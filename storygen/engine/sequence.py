@@ -45,7 +45,7 @@ class Sequence:
     ) -> None:
         """Read the prompt. Raises PromptError where the vocabulary cannot spell it. DRY does not
         look across breakers."""
-        self.ids = tokenizer.encode(prompt_tail(self.prompt, block_size))
+        self.ids = prompt_ids(tokenizer, self.prompt, block_size)
         self._n_prompt = len(self.ids)
         self._eot_id, self._vocab_size = tokenizer.eot_id, tokenizer.vocab_size
         self._breakers = breakers
@@ -117,6 +117,14 @@ def check_prompt(prompt: str) -> None:
             f"The prompt has {len(prompt):,} characters: at most {MAX_PROMPT_CHARACTERS:,} are "
             "read. Leave out its beginning."
         )
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str, block_size: int) -> list[int]:
+    """Tokens of the end of a prompt. Raises PromptError where there is nothing to read."""
+    ids = tokenizer.encode(prompt_tail(prompt, block_size))
+    if not ids:  # characters without width are left out of plain typography
+        raise PromptError("The prompt has no visible character: write the beginning of a story.")
+    return ids
 
 
 def prompt_tail(prompt: str, block_size: int) -> str:

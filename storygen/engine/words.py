@@ -17,7 +17,7 @@ from torch import Tensor
 from storygen.decode.interface import Decoder
 from storygen.engine.interface import WordScore
 from storygen.engine.jobs import Job, Work, no_numbers, read
-from storygen.engine.sequence import prompt_tail
+from storygen.engine.sequence import prompt_ids
 from storygen.engine.slots import Slots
 from storygen.model.generate import window_start
 from storygen.tokenizers import StreamDecoder, Tokenizer
@@ -41,7 +41,7 @@ def _next_words(
 ) -> Work:
     block_size = decoder.config.block_size
     depth = min(tokenizer.tokens_per_word, max(1, block_size // 2))
-    ids = tokenizer.encode(prompt_tail(prompt, block_size))
+    ids = prompt_ids(tokenizer, prompt, block_size)
     window = ids[window_start(len(ids) + depth - 1, block_size) :]
     search = WordSearch(tokenizer, n, depth)
     while paths := search.next(min(TOGETHER, slots.n_free)):

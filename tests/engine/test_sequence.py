@@ -3,7 +3,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storygen.engine.interface import Segment
@@ -50,7 +50,7 @@ def filtered(stops, pieces):
         end = strings.end(text, shown)
         if end is not None:
             return text[:end], True
-        shown = strings.beginning(text, shown)
+        shown = next(strings.beginnings(text, shown), len(text))
     return text, False
 
 
@@ -76,7 +76,7 @@ def test_no_more_is_held_back_than_could_become_a_stop_string(text, stops):
     for n in range(1, len(text) + 1):
         if strings.end(text[:n], shown) is not None:
             return
-        shown = strings.beginning(text[:n], shown)
+        shown = next(strings.beginnings(text[:n], shown), n)
         held = text[shown:n]
         assert held == "" or any(stop.startswith(held) for stop in stops)
 
@@ -211,6 +211,13 @@ def test_what_would_begin_a_phrase_if_the_token_after_it_were_replaced_is_held_b
     assert feed(made, "e") == [Segment("a b e", 5)]
 
 
+def test_a_stop_string_that_cuts_a_word_leaves_no_banned_one():
+    made = sequence(banned=("up",), stop=("on",))
+    feed(made, " upon")
+    assert LETTERS.decode(made.ids) == "once "
+    assert feed(made, "on") == [None, Segment("", 2, "stop")]
+
+
 def test_fifty_returns_to_one_place_end_the_passage():
     # A place may be left again: it is the returns that count.
     many = CharTokenizer([chr(0x4E00 + n) for n in range(60)] + [" "])
@@ -244,6 +251,7 @@ class Chance:
         return next(token for token in order if token not in forbidden)
 
 
+@settings(max_examples=300)
 @given(
     st.lists(words, min_size=1, max_size=5),
     st.sampled_from(["", "a", "b ", "ab a", "."]),
@@ -251,6 +259,7 @@ class Chance:
     st.integers(0, 10**6),
     st.integers(1, 40),
 )
+@example(["a a", "b"], "", ["ba"], 14258, 13)
 def test_nothing_banned_is_ever_shown_and_nothing_shown_taken_back(
     phrases, prompt, stops, seed, most
 ):
@@ -322,6 +331,12 @@ def test_a_passage_that_only_repeats_itself_ends_as_a_loop_unless_it_may():
 def test_an_empty_prompt_is_refused():
     with pytest.raises(PromptError, match="empty: write the beginning"):
         check_prompt("")
+
+
+def test_a_prompt_that_no_token_spells_is_refused():
+    """Zero-width characters alone made the engine fail: plain typography leaves them out."""
+    with pytest.raises(PromptError, match="no visible character"):
+        sequence("\u200b\u2060", CharTokenizer("ab", plain=True))
 
 
 def test_a_prompt_of_more_than_a_million_characters_is_refused_with_the_numbers():
