@@ -97,17 +97,15 @@ export class Manuscript {
 
   #draw() {
     if (!this.#isShown) return;
-    const wasAtEnd = this.#isAtEnd();
+    const wasAtEnd = this.#dirty === 0 || this.#isAtEnd();
     if (this.#dirty !== null) {
-      const isNew = this.#dirty === 0;
       this.bar.leave(this.#dirty);
       this.prose.show(story.passages, this.#dirty);
       this.bar.restore();
-      if (isNew) this.#toEnd(3);
     } else if (this.#grown) {
       this.prose.grow(story.passages.at(-1));
     }
-    if ((this.#dirty !== null || this.#grown) && wasAtEnd) this.#toEnd();
+    if ((this.#dirty !== null || this.#grown) && wasAtEnd) this.#toEnd(3);
     this.#dirty = null;
     this.#grown = false;
     this.#count();

@@ -4,6 +4,7 @@ import { position } from "./counting.js";
 import { el } from "./dom.js";
 
 const BLOCK = 3000; // characters, after which a block ends at the next line's end
+const LONG = 40; // blocks from which on those out of sight are left unpainted; they have no innerText
 const LINE = 68; // characters, to guess the height of a block that was not painted yet
 
 /**
@@ -27,6 +28,7 @@ export class Prose {
     for (let k = start; k < passages.length; k++) this.#lay(passages[k], k, fresh);
     for (const block of this.#blocks.slice(Math.max(i, 0))) this.#guess(block);
     this.root.append(fresh);
+    this.root.classList.toggle("ws-long", this.#blocks.length > LONG);
   }
 
   /** Show what a passage has become that only grew at its end; it must be the last one. */

@@ -17,13 +17,19 @@ export const SHORTCUTS = [
 
 /** Listen for them; `panel` opens, closes, and gets the keys of its tabs. */
 export function listen(panel) {
-  document.addEventListener("keydown", (event) => {
+  // The composer takes Enter for itself, with Ctrl too, so this has to come before it.
+  const composing = (event) => {
+    if (event.target.id === "chat-input" && event.key === "Enter") heard(event);
+  };
+  const heard = (event) => {
     if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
     if (pressed(event, panel)) {
       event.preventDefault();
       event.stopPropagation();
     }
-  });
+  };
+  document.addEventListener("keydown", composing, true);
+  document.addEventListener("keydown", heard);
 }
 
 function pressed(event, panel) {

@@ -90,13 +90,14 @@ export class Stories extends View {
 
   #menu(each, text) {
     const menu = el("details", { class: "ws-menu" });
+    const close = () => void (menu.open = false); // what a listener returns as false cancels the click
     const item = (label, act) =>
       button(label, () => {
-        menu.open = false;
+        close();
         act();
       });
     const links = Object.entries(FORMATS).map(([format, label]) =>
-      el("a", { class: "ws-button", href: address(["stories", each.id, "export", format]), download: "", onclick: () => (menu.open = false) }, label),
+      el("a", { class: "ws-button", href: address(["stories", each.id, "export", format]), download: "", onclick: close }, label),
     );
     menu.append(
       el("summary", { "aria-label": `What to do with ${each.title}`, title: "Rename, copy, export …" }, "⋯"),

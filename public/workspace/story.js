@@ -1,6 +1,6 @@
 // The story this window shows: the passages of its active branch, as far as they are known here.
 
-import { get, latest, storyOfPage } from "./api.js";
+import { get, storyOfPage } from "./api.js";
 import { lengthOf, position, wordsOf } from "./counting.js";
 import { on } from "./messages.js";
 
@@ -19,7 +19,9 @@ class Story extends EventTarget {
   /** Whether anybody looks; nothing is fetched for nobody. */
   isWatched = false;
   #begunWith = new Map();
-  #fetch = latest((id, after, signal) => get(["stories", id, "manuscript"], { after }, signal));
+  #due = null; // what is to be fetched: what is "new", or the "whole"
+  #fetching = null;
+  #live = null; // the passage being written, as far as it was heard from its first word
 
   /** Take the story of the page's address, or the one given. */
   open(id = storyOfPage()) {
@@ -34,19 +36,28 @@ class Story extends EventTarget {
   /** From now on somebody looks. */
   watch() {
     this.isWatched = true;
-    if (!this.isLoaded) this.refresh();
+    if (!this.isLoaded || this.#due) this.refresh();
   }
 
-  /** Fetch what is new; everything again with `isWhole`. */
-  async refresh(isWhole = false) {
-    if (!this.id || !this.isWatched) return;
-    const id = this.id;
-    const known = isWhole ? undefined : this.passages.findLast((p) => p.state === "complete");
-    try {
-      const answer = await this.#fetch(id, known?.id);
-      if (answer && id === this.id) this.#take(answer, isWhole);
-    } catch (error) {
-      this.#say("failed", error);
+  /** Fetch what is new; everything again with `isWhole`. One fetch at a time: what is asked for
+   * meanwhile comes after it, so that a story that grows quickly is never in its own way. */
+  refresh(isWhole = false) {
+    this.#due = isWhole || this.#due === "whole" ? "whole" : "new";
+    this.#fetching ??= this.#fetchDue().finally(() => (this.#fetching = null));
+    return this.#fetching;
+  }
+
+  async #fetchDue() {
+    while (this.#due && this.id && this.isWatched) {
+      const [id, isWhole] = [this.id, this.#due === "whole"];
+      const known = isWhole ? undefined : this.passages.findLast((p) => p.state === "complete");
+      this.#due = null;
+      try {
+        const answer = await get(["stories", id, "manuscript"], { after: known?.id });
+        if (id === this.id) this.#take(answer, isWhole);
+      } catch (error) {
+        if (id === this.id) this.#say("failed", error);
+      }
     }
   }
 
@@ -79,24 +90,25 @@ class Story extends EventTarget {
   }
 
   /** A passage grew; its text from character `from` on is known. */
-  grow({ id, parent, from, text, version, done, joint = "" }) {
-    if ((version ?? null) !== null || !this.isLoaded) return;
+  grow({ id, parent, from, text, version, done }) {
+    if ((version ?? null) !== null) return;
+    if (from === 0) this.#live = { id, text: "" };
+    const live = this.#live?.id === id && from <= lengthOf(this.#live.text) ? this.#live : null;
+    if (live) live.text = live.text.slice(0, position(live.text, from)) + text;
+    if (!this.isLoaded) return;
+    if (!live) return void this.refresh();
     let passage = this.passages.find((p) => p.id === id);
     if (!passage) {
       const before = parent ? this.passages.findIndex((p) => p.id === parent) : -1;
-      if ((parent && before < 0) || from > 0) return void this.refresh();
+      if (parent && before < 0) return void this.refresh();
       this.#cut(before + 1);
-      passage = { ...UNKNOWN, id, joint };
+      passage = { ...UNKNOWN, id };
       this.passages.push(passage);
       this.#say("passages", this.passages.length - 1);
     }
-    const length = lengthOf(passage.text);
-    if (from > length) return void this.refresh();
-    const isLonger = from === length;
-    passage.text = passage.text.slice(0, position(passage.text, from)) + text;
-    passage.words = undefined;
-    passage.finish = done ?? null;
-    if (isLonger) this.#say("grown", passage);
+    const was = passage.text;
+    Object.assign(passage, { text: live.text, words: undefined, finish: done ?? null });
+    if (live.text.startsWith(was)) this.#say("grown", passage);
     else this.#say("passages", this.passages.indexOf(passage));
   }
 
@@ -112,12 +124,9 @@ class Story extends EventTarget {
   #take(answer, isWhole) {
     const kept = isWhole || !answer.after ? -1 : this.passages.findIndex((p) => p.id === answer.after);
     if (answer.after && kept < 0 && !isWhole) return void this.refresh(true);
-    const was = new Map(this.passages.slice(kept + 1).map((p) => [p.id, p]));
-    for (const passage of answer.passages) {
-      const mine = was.get(passage.id);
-      if (passage.state === "streaming" && mine?.text.length > passage.text.length)
-        passage.text = mine.text; // what grew while this was under way
-    }
+    for (const passage of answer.passages)
+      if (passage.state === "streaming" && passage.id === this.#live?.id)
+        passage.text = this.#live.text; // what is stored may be a second old
     this.passages = [...this.passages.slice(0, kept + 1), ...answer.passages];
     Object.assign(this, { title: answer.title, head: answer.head, canRedo: answer.can_redo });
     this.isLoaded = true;
