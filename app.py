@@ -78,6 +78,7 @@ async def start() -> None:
     try:
         studio.store = await StoryStore.open(settings.store_url)
         await studio.engine.start()
+        files.end_with_server()
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(1)  # Chainlit would log the error and serve a page that cannot work
