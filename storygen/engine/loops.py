@@ -20,7 +20,7 @@ def loops(ids: list[int], start: int = 0, scale: int = 1) -> bool:
     at = -1
     for _ in range(before.count(last)):  # few: this is asked for every token
         at = before.index(last, at + 1)
-        if _repeats(ids, start, len(before) - at, scale):
+        if before[at - 1] == ids[-2] and _repeats(ids, start, len(before) - at, scale):
             return True
     return False
 
@@ -28,6 +28,4 @@ def loops(ids: list[int], start: int = 0, scale: int = 1) -> bool:
 def _repeats(ids: list[int], start: int, period: int, scale: int) -> bool:
     """Whether the end of ids has this period for long enough."""
     n = max(STRETCH * scale, (4 if period < SHORT * scale else 3) * period)
-    if n > len(ids) - start or ids[-2] != ids[-2 - period]:
-        return False
-    return ids[-n:-period] == ids[period - n :]
+    return n <= len(ids) - start and ids[-n:-period] == ids[period - n :]
