@@ -3,6 +3,7 @@
 Whatever changes the story itself is a turn and comes over the window's socket (workspace.py).
 """
 
+import asyncio
 import functools
 import json
 import logging
@@ -28,6 +29,7 @@ from storygen.story.outline import first_words, opening, put_away, runs
 from storygen.story.prompt import Prompt, prompt_budget
 from storygen.story.steering import from_json, steering_of
 from storygen.story.tree import Passage, Story, StoryTree, joint
+from storygen.story.tree import manuscript as manuscript_of
 from storygen.story.words import Sought, changed_spans, differences
 
 MOST_HITS = 200
@@ -141,7 +143,7 @@ async def manuscript(studio: Studio, owner: str, request: Request) -> Any:
         "head": story.head_id,
         "can_redo": await studio.store.can_redo(owner, story_id),
         "after": after,
-        "passages": [_passage(told, branch, n) for n in range(first, len(branch))],
+        "passages": await asyncio.to_thread(_passages, told, branch, first),
     }
 
 
@@ -190,7 +192,8 @@ async def compare(studio: Studio, owner: str, request: Request) -> Any:
     while common < min(len(left), len(right)) and left[common].id == right[common].id:
         common += 1
     before = left[common - 1].text if common else ""
-    found = differences(_prose(before, left[common:]), _prose(before, right[common:]))
+    texts = manuscript_of(left[common:], before), manuscript_of(right[common:], before)
+    found = await asyncio.to_thread(differences, *texts)  # of two novels, a second's work
     return {
         "common": common,
         "left": [["gone" if k == "left" else k, text] for k, text in found if k != "right"],
@@ -318,6 +321,11 @@ def _story(story: Story) -> dict[str, Any]:
     }
 
 
+def _passages(told: StoryTree, branch: Sequence[Passage], first: int) -> list[dict[str, Any]]:
+    """The branch from its passage `first` on."""
+    return [_passage(told, branch, n) for n in range(first, len(branch))]
+
+
 def _passage(told: StoryTree, branch: Sequence[Passage], n: int) -> dict[str, Any]:
     """A passage of the branch as the manuscript shows it."""
     passage, said = branch[n], told.mark(branch[n].id)
@@ -349,14 +357,6 @@ def _passage(told: StoryTree, branch: Sequence[Passage], n: int) -> dict[str, An
 def _end_of(branch: Sequence[Passage], n: int) -> str:
     """The last characters before passage n of a branch: all that a joint looks at."""
     return next((branch[k].text[-2:] for k in range(n - 1, -1, -1) if branch[k].text), "")
-
-
-def _prose(before: str, passages: Sequence[Passage]) -> str:
-    """Passages as one text that goes on from another."""
-    text = ""
-    for passage in passages:
-        text += joint((before + text)[-2:], passage) + passage.text
-    return text
 
 
 def _known(told: StoryTree, branch: Sequence[Passage], after: str | None) -> str | None:

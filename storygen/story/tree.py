@@ -166,10 +166,10 @@ def _opens_a_quote(before: str) -> bool:
     return before[-1] in "\"'" and (len(before) == 1 or before[-2] in " \t\n—([")
 
 
-def manuscript(passages: Iterable[Passage]) -> str:
-    """The passages of a branch as one text."""
+def manuscript(passages: Iterable[Passage], before: str = "") -> str:
+    """The passages of a branch as one text, as it goes on after what is before them."""
     parts: list[str] = []
-    tail = ""  # the last two characters are all that a joint looks at
+    tail = before[-2:]  # the last two characters are all that a joint looks at
     for passage in passages:
         part = joint(tail, passage) + passage.text
         parts.append(part)

@@ -1,9 +1,11 @@
 """Words: where two texts differ, what a writer changed in a model's words, and where some occur."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Literal
 
 from storygen.errors import StoryError
@@ -12,8 +14,8 @@ Change = tuple[Literal["same", "left", "right"], str]
 Span = tuple[int, int]
 
 MAX_SOUGHT = 500
-_FINE = 4_000  # words that are compared one by one; of more, only lines that differ as a whole
-_WORD = re.compile(r"\w+|\s+|[^\w\s]")
+_MOST_PAIRS = 1_000_000  # of equal pieces that one comparison looks at; it takes a second then
+_WORD = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 _LINE = re.compile(r"[^\n]*\n+|[^\n]+")
 
 
@@ -21,16 +23,14 @@ def differences(left: str, right: str) -> list[Change]:
     """What both texts have, and what only one of them has, in their order.
 
     The same and the left pieces joined give left, the same and the right ones right. Lines are
-    compared first, then the words of those that differ.
+    compared first, then the words of those that differ, each with the space before it.
     """
     found: list[Change] = []
     for a, b in _differing(_LINE.findall(left), _LINE.findall(right)):
         if a == b:
             found.append(("same", "".join(a)))
             continue
-        words = _WORD.findall("".join(a)), _WORD.findall("".join(b))
-        pairs = _differing(*words) if max(map(len, words)) <= _FINE else [words]
-        for old, new in pairs:
+        for old, new in _differing(_WORD.findall("".join(a)), _WORD.findall("".join(b))):
             if old == new:
                 found.append(("same", "".join(old)))
                 continue
@@ -41,7 +41,8 @@ def differences(left: str, right: str) -> list[Change]:
     return found
 
 
-def changed_spans(before: str, after: str) -> list[Span]:
+@lru_cache(maxsize=4096)
+def changed_spans(before: str, after: str) -> tuple[Span, ...]:
     """Where in `after` stands what is not in `before`."""
     spans: list[Span] = []
     here = 0
@@ -50,7 +51,7 @@ def changed_spans(before: str, after: str) -> list[Span]:
             spans.append((here, here + len(text)))
         if kind != "left":
             here += len(text)
-    return spans
+    return tuple(spans)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,26 @@ class Sought:
 
 
 def _differing(left: list[str], right: list[str]) -> list[tuple[list[str], list[str]]]:
-    """Stretches of both lists, side by side: equal ones, and those that differ."""
-    matcher = SequenceMatcher(None, left, right, autojunk=False)
-    return [(left[a:b], right[c:d]) for _, a, b, c, d in matcher.get_opcodes()]
+    """Stretches of both lists, side by side: equal ones, and those that differ.
+
+    Where too much is alike, as in two texts of the same few words, what lies between the first and
+    the last difference is one stretch: time would grow with the number of equal pairs.
+    """
+    n = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
+    start = min(len(left), len(right)) if n is None else n
+    end = 0
+    while end < min(len(left), len(right)) - start and left[-1 - end] == right[-1 - end]:
+        end += 1
+    a, b = left[start : len(left) - end], right[start : len(right) - end]
+    among_right = Counter(b)
+    if sum(count * among_right[piece] for piece, count in Counter(a).items()) <= _MOST_PAIRS:
+        codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+        between = [(a[i:j], b[k:m]) for _, i, j, k, m in codes]
+    else:
+        between = [(a, b)]
+    ends = [
+        (left[:start], right[:start]),
+        *between,
+        (left[len(left) - end :], right[len(right) - end :]),
+    ]
+    return [(old, new) for old, new in ends if old or new]

@@ -107,7 +107,7 @@ async def test_what_the_writer_changed_in_a_models_words_is_known(
     found = await get(client, f"/api/stories/{story.id}/manuscript")
     first, second = found["passages"]
     assert first["edited"] is None
-    assert [second["text"][a:b] for a, b in second["edited"]] == ["Bea"]
+    assert [second["text"][a:b] for a, b in second["edited"]] == [" Bea"]
 
 
 async def test_the_tree_shows_runs_and_what_was_put_away(
@@ -139,8 +139,8 @@ async def test_two_branches_are_compared_from_where_they_part(
     assert found["common"] == 1
     assert "".join(text for _, text in found["left"]) == " It rained."
     assert "".join(text for _, text in found["right"]) == " It snowed on Ann."
-    assert found["left"] == [["same", " It "], ["gone", "rained"], ["same", "."]]
-    assert found["right"] == [["same", " It "], ["new", "snowed on Ann"], ["same", "."]]
+    assert found["left"] == [["same", " It"], ["gone", " rained"], ["same", "."]]
+    assert found["right"] == [["same", " It"], ["new", " snowed on Ann"], ["same", "."]]
 
 
 async def test_text_is_found_on_the_branch_with_what_is_around_it(

@@ -107,7 +107,9 @@ async def test_long_titles_and_searches_are_refused(store: StoryStore, story: St
         await store.stories(ME, search="t" * 501)
 
 
-async def test_titles_are_replaced_and_settings_are_changed(store: StoryStore, story: Story) -> None:
+async def test_titles_are_replaced_and_settings_are_changed(
+    store: StoryStore, story: Story
+) -> None:
     assert (await store.rename(ME, story.id, "Snow")).title == "Snow"
     changed = await store.update_settings(ME, story.id, {"top_k": 3, "temperature": 1})
     assert changed.settings == {"top_k": 3, "temperature": 1}

@@ -39,6 +39,12 @@ def test_what_is_outside_the_changed_spans_was_there_before(before: str, after: 
     assert (not spans) <= (len(after) <= len(before))
 
 
+def test_texts_that_are_much_alike_are_compared_roughly() -> None:
+    left, right = "He ran. " * 3000, "He sat. " + "He ran. " * 2999
+    kinds = [kind for kind, _ in differences(left, f"{right}So.")]
+    assert kinds == ["same", "left", "right"]
+
+
 def test_two_long_texts_are_compared_by_their_lines() -> None:
     left = "".join(f"Line {n} of the first book, as it was told.\n" for n in range(3000))
     right = left.replace("told", "written").replace("Line 7 ", "Row 7 ")
