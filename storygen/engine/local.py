@@ -63,9 +63,10 @@ class LocalEngine:
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
         self._worker: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop  # of start(), which all calls share
-        self._shelf = Shelf(loaded_models, self._open)  # the worker's own
-        # Both threads use these two, under the condition, which says that there is work.
+        self._shelf = Shelf(loaded_models, self._open, self._opened)  # the worker's own
+        # All threads use these three, under the condition, which says that there is work.
         self._scheduler = Scheduler[Request](slots, queue_size, loaded_models)
+        self._unopened: set[str] = set()  # models that cannot run before one has been opened
         self._stopping = False
         self._changed = threading.Condition()
 
@@ -171,7 +172,8 @@ class LocalEngine:
     def _work(self) -> None:
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
-        torch.set_num_threads(self._threads or max(1, torch.get_num_threads() - 1))
+        self._threads_of_torch = self._threads or max(1, torch.get_num_threads() - 1)
+        torch.set_num_threads(self._threads_of_torch)
         failure = None
         try:
             self._by = arithmetic(*self._wanted)
@@ -186,23 +188,24 @@ class LocalEngine:
     def _next_turn(self) -> tuple[str, list[Request], Collection[str]] | None:
         """A model, its running requests, and all models that are busy; None to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._scheduler.running)
-            turn = None if self._stopping else self._scheduler.turn()
+            self._changed.wait_for(
+                lambda: self._stopping or self._scheduler.running.keys() - self._unopened
+            )
+            turn = None if self._stopping else self._scheduler.turn(self._unopened)
             return turn and (*turn, set(self._scheduler.running))
 
     def _run(self, model: str, requests: list[Request], busy: Collection[str]) -> list[Outcome]:
         """One step of a model; what fails as a whole fails all its requests and no others."""
         try:
-            return self._shelf.take(model, busy).step(requests)
+            runner = self._shelf.take(model, busy)
+            if runner is not None:
+                return runner.step(requests)
         except Exception as error:
             return [Outcome(r, as_storygen_error(error, model), final=True) for r in requests]
-
-    def _open(self, model: str) -> Runner:
-        directory = self._catalogue.get(model).directory
-        network, tokenizer = self._load(directory, self._by.device, self._by.load_dtype)
-        self._tokenizers[model] = tokenizer
-        decoder = open_decoder(self._by, network, self._scheduler.slots, self._threads)
-        return Runner(model, decoder, tokenizer)
+        with self._changed:
+            if self._shelf.is_opening:
+                self._unopened.add(model)
+        return []
 
     def _post(self, outcomes: list[Outcome]) -> None:
         """Free the slots of what is over and pass everything on to the event loop, at one go."""
@@ -224,6 +227,23 @@ class LocalEngine:
             left = self._scheduler.requests()
         self._post([Outcome(request, _end(request, failure), final=True) for request in left])
         self._shelf.clear()
+
+    # From here on: the thread that opens models.
+
+    def _open(self, model: str) -> Runner:
+        torch.set_num_threads(self._threads_of_torch)
+        directory = self._catalogue.get(model).directory
+        with torch.inference_mode():
+            network, tokenizer = self._load(directory, self._by.device, self._by.load_dtype)
+            decoder = open_decoder(self._by, network, self._scheduler.slots, self._threads)
+        self._tokenizers[model] = tokenizer
+        return Runner(model, decoder, tokenizer)
+
+    def _opened(self) -> None:
+        """A model was opened, or could not be: those that waited for it or its place may try."""
+        with self._changed:
+            self._unopened.clear()
+            self._changed.notify()
 
 
 def _end(request: Request, failure: BaseException | None) -> Segment | EngineError:

@@ -1,6 +1,7 @@
 """Scheduler: who runs, who waits, whose turn it is. Queues and counters only, no torch, no lock."""
 
 from collections import deque
+from collections.abc import Collection
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
@@ -56,12 +57,13 @@ class Scheduler(Generic[R]):
             self.waiting.remove(request)
         self._start_waiting()
 
-    def turn(self) -> tuple[str, list[R]] | None:
-        """The model whose turn it is and its running requests; None when nothing runs."""
-        if not self.running:
+    def turn(self, unready: Collection[str] = ()) -> tuple[str, list[R]] | None:
+        """The model whose turn it is, but for those that are not ready, and its running requests;
+        None when nothing can run."""
+        model = next((model for model in self.running if model not in unready), None)
+        if model is None:
             return None
-        model, requests = next(iter(self.running.items()))
-        self.running[model] = self.running.pop(model)  # to the end of the line
+        requests = self.running[model] = self.running.pop(model)  # to the end of the line
         return model, list(requests)
 
     def requests(self) -> list[R]:

@@ -267,6 +267,28 @@ async def test_a_model_waits_for_a_busy_one_to_finish(make_engine, weights_of_th
     assert load.loaded == ["one", "two"]
 
 
+async def test_opening_a_model_holds_up_no_other(make_engine, weights_of_three):
+    opening, gate = threading.Event(), threading.Event()
+
+    def load(directory, device, dtype):
+        if directory.name == "two":
+            opening.set()
+            assert gate.wait(timeout=60)
+        return checkpoints.load(directory, device, dtype)
+
+    engine = await make_engine(weights_of_three, load=load)
+    async with aclosing(long_stream(engine, "one")) as writing:
+        await anext(writing)
+        waiting = asyncio.create_task(write(engine, model="two"))
+        await asyncio.to_thread(opening.wait)
+        for _ in range(20):
+            await anext(writing)
+        assert not waiting.done()
+        gate.set()
+        assert (await waiting)[-1].finish_reason == "length"
+        await anext(writing)
+
+
 async def test_models_take_turns(make_engine, weights_of_three):
     engine = await make_engine(weights_of_three)
     streams = [long_stream(engine, model) for model in ("one", "two", "three")]

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from storygen.engine.shelf import Shelf
@@ -15,38 +17,97 @@ class Opened:
         self.closed = True
 
 
+class Reader:
+    """A shelf, and whoever waits for what it opens."""
+
+    def __init__(self, size, open_runner=Opened):
+        self.told = threading.Semaphore(0)
+        self.shelf = Shelf(size, open_runner, self.told.release)
+
+    def take(self, name, busy):
+        """The runner, once it is open."""
+        runner = self.shelf.take(name, busy)
+        if runner is None:
+            assert self.told.acquire(timeout=60)
+            runner = self.shelf.take(name, busy)
+        return runner
+
+
 def test_a_model_is_opened_once():
-    shelf = Shelf(2, Opened)
-    assert shelf.take("a", {"a"}) is shelf.take("a", {"a"})
+    reader = Reader(2)
+    assert reader.take("a", {"a"}) is reader.take("a", {"a"})
 
 
 def test_the_longest_unused_goes_first():
-    shelf = Shelf(2, Opened)
-    a, b, *_ = [shelf.take(name, {name}) for name in ("a", "b", "a", "c")]
-    assert shelf.names == ["a", "c"]
+    reader = Reader(2)
+    a, b, *_ = [reader.take(name, {name}) for name in ("a", "b", "a", "c")]
+    assert reader.shelf.names == ["a", "c"]
     assert (a.closed, b.closed) == (False, True)
 
 
 def test_a_busy_model_stays():
-    shelf = Shelf(2, Opened)
+    reader = Reader(2)
     for name in ("a", "b"):
-        shelf.take(name, {name})
-    shelf.take("c", {"a", "c"})
-    assert shelf.names == ["a", "c"]
+        reader.take(name, {name})
+    reader.take("c", {"a", "c"})
+    assert reader.shelf.names == ["a", "c"]
 
 
 def test_a_model_that_cannot_be_opened_leaves_nothing_behind():
-    shelf = Shelf(2, Opened)
-    shelf.take("a", {"a"})
-    with pytest.raises(OSError, match="by hand"):
-        shelf.take("broken", {"broken"})
-    assert shelf.names == ["a"]
+    reader = Reader(2)
+    reader.take("a", {"a"})
+    for _ in range(2):
+        with pytest.raises(OSError, match="by hand"):
+            reader.take("broken", {"broken"})
+    assert reader.shelf.names == ["a"]
 
 
 def test_a_dropped_model_is_opened_anew():
-    shelf = Shelf(2, Opened)
-    first = shelf.take("a", {"a"})
-    shelf.drop("a")
-    assert shelf.take("a", {"a"}) is not first
-    shelf.clear()
-    assert shelf.names == []
+    reader = Reader(2)
+    first = reader.take("a", {"a"})
+    reader.shelf.drop("a")
+    assert reader.take("a", {"a"}) is not first
+    reader.shelf.clear()
+    assert reader.shelf.names == []
+
+
+def test_others_are_at_hand_while_one_is_opened():
+    gate = threading.Event()
+
+    def open_runner(name):
+        if name == "slow":
+            gate.wait()
+        return Opened(name)
+
+    reader = Reader(2, open_runner)
+    at_hand = reader.take("a", {"a"})
+    assert reader.shelf.take("slow", {"a", "slow"}) is None
+    assert reader.shelf.is_opening
+    assert reader.shelf.take("a", {"a", "slow"}) is at_hand
+    assert reader.shelf.take("b", {"a", "slow", "b"}) is None  # no place, and nothing is dropped
+    gate.set()
+    assert reader.told.acquire(timeout=60)
+    assert reader.shelf.take("slow", {"a", "slow"}).name == "slow"
+    assert not at_hand.closed
+
+
+def test_what_nobody_waits_for_any_more_makes_room():
+    reader = Reader(1)
+    assert reader.shelf.take("a", {"a"}) is None
+    assert reader.told.acquire(timeout=60)
+    assert reader.take("b", {"b"}).name == "b"
+    assert reader.shelf.names == ["b"]
+
+
+def test_what_is_opened_at_the_end_is_closed():
+    opened = []
+
+    def open_runner(name):
+        opened.append(Opened(name))
+        return opened[0]
+
+    reader = Reader(2, open_runner)
+    reader.shelf.take("a", {"a"})
+    assert reader.told.acquire(timeout=60)
+    reader.shelf.clear()
+    assert [runner.closed for runner in opened] == [True]
