@@ -38,7 +38,7 @@ export class FindBar {
     story.addEventListener("passages", () => this.element.hidden || search());
   }
 
-  /** Open or close it; when it closes, true. */
+  /** Open or close it. */
   toggle() {
     this.element.hidden = !this.element.hidden;
     if (this.element.hidden) {

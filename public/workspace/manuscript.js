@@ -61,6 +61,14 @@ export class Manuscript {
     return id && story.passages.find((p) => p.id === id);
   }
 
+  /** Close the bar of a passage, else the search; true if there was something to close. */
+  closeTools() {
+    if (this.bar.close()) return true;
+    if (this.find.element.hidden || !this.#isShown) return false;
+    this.find.toggle();
+    return true;
+  }
+
   #head() {
     const isTinted = kept("storygen.tint") === "yes";
     this.root.classList.toggle("ws-tint", isTinted);

@@ -86,7 +86,7 @@ class Panel {
   escape() {
     if (!this.isOpen) return false;
     if (!this.help.hidden) this.#showHelp(false);
-    else if (!this.manuscript.bar.close()) this.toggle(false);
+    else if (!this.manuscript.closeTools()) this.toggle(false);
     return true;
   }
 

@@ -11,6 +11,7 @@ import { toast } from "./toast.js";
 export class PassageBar {
   passage = null;
   #editor = null;
+  #hadFocus = false; // whether one was typing in it when the passages were drawn anew
   #followed = null; // the place in the story where another version is about to stand
 
   constructor(manuscript) {
@@ -55,6 +56,8 @@ export class PassageBar {
     const mine = story.passages.findIndex((p) => p.id === this.passage?.id);
     if (this.passage && !this.#editor && (mine < 0 || mine >= index)) this.close();
     if (this.#editor && mine < 0) this.#rescue();
+    this.#hadFocus = this.#editor?.contains(document.activeElement) ?? false;
+    this.#editor?.remove(); // until restore(): among the passages it would be in the way
   }
 
   /** The passages were drawn anew: show again which is chosen or edited. */
@@ -83,7 +86,7 @@ export class PassageBar {
     const pressed = (isOn) => ({ "aria-pressed": String(isOn) });
     this.element.replaceChildren(
       button("Edit", () => this.edit(), { picture: "pencil", text: "Edit", disabled: !isDone, title: "Edit (E)" }),
-      button("Branch from here", () => this.#branch(), { picture: "branch", text: "Branch", title: "Branch from here: the story stands here again, what follows is kept" }),
+      button("Branch from here", () => this.#branch(), { picture: "branch", text: "Branch", disabled: passage.id === story.head, title: "Branch from here: the story stands here again, what follows is kept" }),
       button("Copy", () => this.#copy(passage.text, "Passage copied."), { picture: "copy" }),
       button("Favourite", () => this.#store({ favourite: !passage.favourite }), { picture: "star", ...pressed(passage.favourite) }),
       button("Name", () => this.#askName(), { picture: "tag", title: passage.name ? `Name: ${passage.name}` : "Name", ...pressed(Boolean(passage.name)) }),
@@ -179,10 +182,9 @@ export class PassageBar {
 
   #putEditor() {
     const parts = this.manuscript.prose.parts(this.passage.id);
-    const hadFocus = this.#editor.contains(document.activeElement);
     parts[0].before(this.#editor);
     for (const part of parts) part.hidden = true;
-    if (hadFocus) this.#editor.querySelector("textarea").focus({ preventScroll: true });
+    if (this.#hadFocus) this.#editor.querySelector("textarea").focus({ preventScroll: true });
   }
 
   #save(text) {

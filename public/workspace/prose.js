@@ -13,7 +13,9 @@ const LINE = 68; // characters, to guess the height of a block that was not pain
  * passage is one element, or several where it goes on in another block.
  */
 export class Prose {
-  #blocks = []; // {node, first: index of the passage it begins with, or null, length, last}
+  // {node, length, last: its last character, starts: where in it passages begin}
+  #blocks = [];
+  #laid = 0; // passages that are shown
 
   constructor(root) {
     this.root = root;
@@ -21,12 +23,12 @@ export class Prose {
 
   /** Show `passages`, of which those before `from` are as they were. */
   show(passages, from = 0) {
-    const i = this.#blocks.findLastIndex((b) => b.first !== null && b.first <= from);
-    const start = i < 0 ? 0 : this.#blocks[i].first;
-    for (const block of this.#blocks.splice(Math.max(i, 0))) block.node.remove();
+    this.#cut(Math.min(from, this.#laid));
+    const unchanged = this.#blocks.length - 1;
     const fresh = document.createDocumentFragment();
-    for (let k = start; k < passages.length; k++) this.#lay(passages[k], k, fresh);
-    for (const block of this.#blocks.slice(Math.max(i, 0))) this.#guess(block);
+    for (let k = this.#laid; k < passages.length; k++) this.#lay(passages[k], k, fresh);
+    this.#laid = passages.length;
+    for (const block of this.#blocks.slice(Math.max(unchanged, 0))) this.#guess(block);
     this.root.append(fresh);
     this.root.classList.toggle("ws-long", this.#blocks.length > LONG);
   }
@@ -65,12 +67,27 @@ export class Prose {
     return range;
   }
 
+  /** Take away the passages from an index on. */
+  #cut(index) {
+    if (index === this.#laid) return;
+    const at = this.#blocks.findIndex((block) => block.starts.some((start) => start.index === index));
+    const [block, ...rest] = this.#blocks.splice(at);
+    for (const { node } of rest) node.remove();
+    const n = block.starts.findIndex((start) => start.index === index);
+    const { nodes, length, last } = block.starts[n];
+    if (nodes === 0) block.node.remove();
+    else this.#blocks.push(Object.assign(block, { length, last }));
+    block.starts.length = n;
+    while (block.node.childNodes.length > nodes) block.node.lastChild.remove();
+    this.#laid = index;
+  }
+
   #lay(passage, index, fresh) {
     let part = null;
     let isStart = true;
     const put = (text, isModels, isJoint) => {
       while (text) {
-        const block = this.#room(index, fresh, isStart);
+        const block = this.#room(isStart ? index : null, fresh);
         isStart = false;
         const room = Math.max(BLOCK - block.length, 0);
         const cut = text.indexOf("\n", room) + 1 || text.length;
@@ -87,16 +104,20 @@ export class Prose {
     };
     put(passage.joint, false, true);
     for (const [text, isModels] of strands(passage)) put(text, isModels, false);
-    if (part === null) this.#room(index, fresh, isStart).node.append(partOf(passage)); // empty as yet
+    if (part === null) this.#room(isStart ? index : null, fresh).node.append(partOf(passage)); // empty
   }
 
-  /** The block that takes the next piece, a new one where the last is full. */
-  #room(index, fresh, isStart) {
-    const last = this.#blocks.at(-1);
-    if (last && (last.length < BLOCK || last.last !== "\n")) return last;
-    const block = { node: el("div", { class: "ws-block" }), first: isStart ? index : null, length: 0 };
-    this.#blocks.push(block);
-    fresh.append(block.node);
+  /** The block that takes the next piece, a new one where the last is full; `index` is that of the
+   * passage which begins with the piece, or null. */
+  #room(index, fresh) {
+    let block = this.#blocks.at(-1);
+    if (!block || (block.length >= BLOCK && block.last === "\n")) {
+      block = { node: el("div", { class: "ws-block" }), length: 0, last: "", starts: [] };
+      this.#blocks.push(block);
+      fresh.append(block.node);
+    }
+    const { length, last } = block;
+    if (index !== null) block.starts.push({ index, nodes: block.node.childNodes.length, length, last });
     return block;
   }
 

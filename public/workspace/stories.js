@@ -124,9 +124,15 @@ export class Stories extends View {
   #rename(each, text) {
     const field = el("input", { type: "text", value: each.title, maxLength: 200, "aria-label": "Title" });
     const [title] = text.children;
-    const leave = () => field.isConnected && field.replaceWith(title);
+    let isOver = false; // taking the field away blurs it, which says so once more
+    const leave = () => {
+      if (isOver) return false;
+      isOver = true;
+      field.replaceWith(title);
+      return true;
+    };
     const done = () => {
-      leave();
+      if (!leave()) return;
       const name = field.value.trim();
       if (name && name !== each.title) this.#set(each, { title: name });
     };

@@ -127,11 +127,12 @@ class Story extends EventTarget {
     for (const passage of answer.passages)
       if (passage.state === "streaming" && passage.id === this.#live?.id)
         passage.text = this.#live.text; // what is stored may be a second old
+    const was = this.isLoaded ? this.passages.length : -1;
     this.passages = [...this.passages.slice(0, kept + 1), ...answer.passages];
     Object.assign(this, { title: answer.title, head: answer.head, canRedo: answer.can_redo });
     this.isLoaded = true;
     if (!this.#begunWith.has(this.id)) this.#begunWith.set(this.id, wordsOf(this.passages));
-    this.#say("passages", kept + 1);
+    if (answer.passages.length || was !== this.passages.length) this.#say("passages", kept + 1);
   }
 
   #cut(length) {

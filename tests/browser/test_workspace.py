@@ -1,13 +1,17 @@
 """The workspace beside the chat: the manuscript as it is stored, and what is done from there."""
 
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+import torch
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from storygen import sampling
 from tests.browser.conftest import PATIENCE, Desk
 from tests.browser.test_prose import LINES, random_prose
 from tests.protocol.conftest import Server
@@ -126,6 +130,41 @@ def test_manuscript_is_shown_and_copied_to_the_last_space(
         assert workspace.copied() == workspace.exported()
         workspace.reload()
         expect(page.locator(".ws-by-model").first).to_be_attached()
+
+
+def test_manuscript_is_the_same_however_it_came_about(desk: Desk) -> None:
+    draw = random.Random(11)
+    passages: list[dict[str, object]] = []
+    steps: list[list[object]] = []
+    for _ in range(120):
+        kept = draw.randint(max(0, len(passages) - 3), len(passages))
+        passages = passages[:kept]
+        for _ in range(draw.randint(0, 4)):
+            text = random_prose(draw.randrange(10**6), draw.choice([0, 3, 400, 5000]))
+            edited = draw.choice([None, [[1, 2], [2, 300]]]) if len(text) > 300 else None
+            joint = draw.choice(["", " ", "\n\n"])
+            role = draw.choice(["writer", "model"])
+            passage = {"id": str(uuid4()), "role": role, "joint": joint, "text": text}
+            passages = [*passages, {**passage, "edited": edited}]
+        steps.append([passages, kept])
+    desk.open()
+    different = desk.page.evaluate(
+        """async (steps) => {
+          const { Prose } = await import("/public/workspace/prose.js");
+          const [grown, fresh] = [1, 2].map(() => document.createElement("div"));
+          const prose = new Prose(grown);
+          return steps.flatMap(([passages, from], i) => {
+            prose.show(passages, from);
+            fresh.replaceChildren();
+            new Prose(fresh).show(passages);
+            const text = passages.map((p) => p.joint + p.text).join("");
+            const isSame = grown.innerHTML === fresh.innerHTML && grown.textContent === text;
+            return isSame ? [] : [i];
+          });
+        }""",
+        steps,
+    )
+    assert different == []
 
 
 def test_manuscript_grows_with_each_word(workspace: Workspace) -> None:
@@ -289,6 +328,7 @@ def test_steering_is_kept_and_seen_in_the_context(workspace: Workspace) -> None:
 def test_next_word_is_taken_and_its_choice_is_drawn(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()
+    page.route("**/next", _with_halves)  # the engine of these tests finds all words alike
     page.evaluate(NOTE_SETTINGS)
     words = workspace.tab("Words")
     words.locator(".ws-chip").first.click()
@@ -311,6 +351,32 @@ def test_next_word_is_taken_and_its_choice_is_drawn(workspace: Workspace) -> Non
     words = workspace.tab("Words")
     expect(words.get_by_label("Top-k")).to_have_value("2")
     expect(words.get_by_label("Temperature")).to_have_value("0")
+
+
+def test_picture_keeps_what_the_engine_keeps(desk: Desk) -> None:
+    desk.open()
+    draw = np.random.default_rng(7)
+    for _ in range(60):
+        logits = np.sort(draw.normal(0, 3, 200).round(draw.integers(0, 3)))[::-1].copy()
+        settings = {
+            "temperature": float(draw.choice([0.3, 0.8, 1.0, 1.7])),
+            "top_k": int(draw.choice([0, 1, 5, 40, 200])),
+            "top_p": float(draw.choice([0.05, 0.5, 0.9, 1.0])),
+            "min_p": float(draw.choice([0.0, 0.05, 0.5])),
+        }
+        row = sampling.temperature(torch.from_numpy(logits)[None], settings["temperature"])
+        row = sampling.top_k(row, int(settings["top_k"]))
+        row = sampling.min_p(sampling.top_p(row, settings["top_p"]), settings["min_p"])
+        probabilities = torch.from_numpy(logits).softmax(dim=-1).tolist()
+        shares = desk.page.evaluate(
+            """async ([ps, settings]) => {
+              const { shaped } = await import("/public/workspace/sampling.js");
+              const tokens = ps.map((p) => ({ text: "", p }));
+              return shaped(tokens, settings).tokens.map((token) => token.share);
+            }""",
+            [probabilities, settings],
+        )
+        assert shares == pytest.approx(row.softmax(dim=-1)[0].tolist(), abs=1e-12), settings
 
 
 def test_versions_stand_side_by_side_and_one_is_taken(workspace: Workspace) -> None:
@@ -400,7 +466,6 @@ def test_keys_and_reading_comforts(workspace: Workspace) -> None:
     expect(workspace.passages).to_have_count(2)
     page.keyboard.press("Alt+Shift+z")
     expect(workspace.passages).to_have_count(3)
-    workspace.desk.wait()
 
     size = "e => getComputedStyle(e).fontSize"
     prose = page.locator(".ws-page > .ws-prose")
@@ -469,6 +534,13 @@ def test_panel_is_a_whole_sheet_on_a_phone(phone: Page, server: Server, tmp_path
     assert (box["x"], box["width"]) == (0, 390)
     workspace.press("Close the panel")
     expect(phone.locator("#workspace")).to_be_hidden()
+
+
+def _with_halves(route: Route) -> None:
+    """The answer of the route with tokens each half as likely as the one before."""
+    answer = route.fetch()
+    tokens = [{"text": f" {word}", "p": 0.5**n} for n, word in enumerate("abcde", start=1)]
+    route.fulfill(response=answer, json={**answer.json(), "tokens": tokens})
 
 
 def _id_of(workspace: Workspace, number: int) -> str:
