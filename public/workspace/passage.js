@@ -79,7 +79,7 @@ export class PassageBar {
 
   #fill() {
     const { passage } = this;
-    const isModels = passage.role === "model";
+    const isWritten = passage.role === "model" && passage.seed !== null; // and not picked word by word
     const isDone = isSettled(passage);
     const rate = (value) => this.#store({ rating: passage.rating === value ? 0 : value });
     const link = () => this.#copy(new URL(page(story.id, passage.id), location.origin).href, "Link copied.");
@@ -93,7 +93,7 @@ export class PassageBar {
       button("Good", () => rate(1), { picture: "up", ...pressed(passage.rating === 1) }),
       button("Not good", () => rate(-1), { picture: "down", ...pressed(passage.rating === -1) }),
       ...this.#versions(),
-      ...(isModels
+      ...(isWritten
         ? [button("Again exactly", () => this.#again(), { picture: "again", disabled: !isDone, title: "Again exactly: write it once more with the same seed and settings, and see that it is the same" })]
         : []),
       button("Copy a link to this passage", link, { picture: "link" }),
@@ -298,7 +298,7 @@ export class PassageBar {
 const isSettled = (passage) => passage.state === "complete" || !isWriting();
 
 const settingsOf = ({ settings }) =>
-  Object.entries(settings ?? {}).filter(([name, value]) => name !== "seed" && value !== false && typeof value !== "object");
+  Object.entries(settings ?? {}).filter(([name, value]) => !["seed", "picked"].includes(name) && value !== false && typeof value !== "object");
 
 const ENDINGS = {
   length: "at its full length",

@@ -75,7 +75,9 @@ class Versions {
 
   #key(event) {
     const chosen = [...this.#columns].find(([, column]) => String(column.version + 1) === event.key);
-    if (chosen?.[1].isDone && chosen[1].text) this.#pick(chosen[0]);
+    if (!chosen?.[1].isDone || !chosen[1].text) return;
+    event.preventDefault(); // or the field that has the focus again gets the digit
+    this.#pick(chosen[0]);
   }
 
   #pick(id) {

@@ -384,7 +384,7 @@ def test_picture_keeps_what_the_engine_keeps(desk: Desk) -> None:
 def test_versions_stand_side_by_side_and_one_is_taken(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin("Three roads led out of the village.")
-    page.keyboard.press("Alt+v")
+    page.locator("#chat-input").press("Alt+v")
     sheet = page.get_by_role("dialog", name="Which way?")
     expect(sheet.get_by_role("button", name="Take this one")).to_have_count(3)
     for number in range(3):
@@ -392,6 +392,7 @@ def test_versions_stand_side_by_side_and_one_is_taken(workspace: Workspace) -> N
     second = sheet.get_by_label("Version 2").locator(".ws-prose").inner_text()
     page.keyboard.press("2")
     expect(sheet).to_have_count(0)
+    expect(page.locator("#chat-input")).to_have_value("")
     expect(workspace.passages).to_have_count(3)
     assert workspace.texts()[2].strip() == second
     workspace.click(2)
