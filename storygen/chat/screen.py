@@ -32,11 +32,12 @@ def tail(branch: Sequence[Passage], first: str | None = None) -> Sequence[Passag
 
 def steps_of(branch: Sequence[Passage]) -> list[StepDict]:
     """What a window shows of a branch that it opens on."""
-    shown = tail(branch)
+    shown = [step_of(passage) for passage in tail(branch)]
     hidden = len(branch) - len(shown)
+    if not hidden:
+        return shown
     said = sentence(f"The {hidden:,} passages before these are in the manuscript.")
-    above = [_step(EARLIER, said)] if hidden else []
-    return [*above, *(step_of(passage) for passage in shown)]
+    return [_step(EARLIER, said, createdAt=shown[0]["createdAt"]), *shown]
 
 
 def step_of(passage: Passage) -> StepDict:

@@ -361,6 +361,7 @@ async def test_a_story_that_has_grown_long_says_where_its_beginning_is(
     thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
     assert thread is not None
     assert [step["id"] for step in thread["steps"]] == ["earlier", *ids[-SHOWN - 3 : -3]]
+    assert all(step["createdAt"] for step in thread["steps"])  # Chainlit opens no story without
     again.chat.screen.opened_on(thread["steps"])
     assert again.chat.screen.shown == ids[-SHOWN - 3 : -3]
     await do(window, "go", id=ids[5])
