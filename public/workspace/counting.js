@@ -41,6 +41,7 @@ export const counted = (value, thing) => `${number(value)} ${thing}${value === 1
 /** How long it takes to read so many words. */
 export function readingTime(count) {
   const minutes = count / WORDS_A_MINUTE;
+  if (count === 0) return "0 s";
   if (minutes < 1) return `${Math.max(1, Math.round(minutes * 60))} s`;
   if (minutes < 60) return `${Math.round(minutes)} min`;
   return `${Math.floor(minutes / 60)} h ${Math.round(minutes % 60)} min`;

@@ -20,7 +20,7 @@ class Story extends EventTarget {
   isWatched = false;
   #begunWith = new Map();
   #due = null; // what is to be fetched: what is "new", or the "whole"
-  #fetching = null;
+  #isFetching = false;
   #live = null; // the passage being written, as far as it was heard from its first word
 
   /** Take the story of the page's address, or the one given. */
@@ -43,11 +43,11 @@ class Story extends EventTarget {
    * meanwhile comes after it, so that a story that grows quickly is never in its own way. */
   refresh(isWhole = false) {
     this.#due = isWhole || this.#due === "whole" ? "whole" : "new";
-    this.#fetching ??= this.#fetchDue().finally(() => (this.#fetching = null));
-    return this.#fetching;
+    if (!this.#isFetching) this.#fetchDue();
   }
 
   async #fetchDue() {
+    this.#isFetching = true;
     while (this.#due && this.id && this.isWatched) {
       const [id, isWhole] = [this.id, this.#due === "whole"];
       const known = isWhole ? undefined : this.passages.findLast((p) => p.state === "complete");
@@ -59,6 +59,7 @@ class Story extends EventTarget {
         if (id === this.id) this.#say("failed", error);
       }
     }
+    this.#isFetching = false;
   }
 
   /** The words of the whole branch, and how many came since the page was opened. */
