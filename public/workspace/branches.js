@@ -43,11 +43,15 @@ export class Branches extends View {
   }
 
   #draw(deleted) {
-    const focused = this.tree.contains(document.activeElement) && document.activeElement.closest("[data-run]")?.dataset.run;
+    const focused = this.tree.contains(
+      document.activeElement,
+    ) && document.activeElement.closest("[data-run]")?.dataset.run;
     this.tree.replaceChildren(...drawn(laidOut(this.#runs)).map((row) => this.#row(row)));
     const here = this.tree.querySelector("[aria-current]") ?? this.tree.firstElementChild;
     here?.setAttribute("tabindex", "0");
-    const empty = this.#runs.length ? [] : [el("p", { class: "ws-empty" }, "Each retry, edit and new direction becomes a branch here.")];
+    const empty = this.#runs.length ? [] : [
+      el("p", { class: "ws-empty" }, "Each retry, edit and new direction becomes a branch here."),
+    ];
     this.body.replaceChildren(...empty, this.tree, ...this.#recovery(deleted));
     this.#drawFoot();
     if (focused) this.tree.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
@@ -59,12 +63,26 @@ export class Branches extends View {
     const label = el(
       "span",
       { class: "ws-opening" },
-      run.name ? el("b", {}, run.name) : el("span", { class: run.role === "model" ? "ws-models" : "" }, opening),
+      run.name ? el("b", {}, run.name) : el(
+        "span",
+        { class: run.role === "model" ? "ws-models" : "" },
+        opening,
+      ),
     );
-    const facts = [counted(run.words, "word"), run.count > 1 ? counted(run.count, "passage") : null, ratingOf(run)];
+    const facts = [
+      counted(run.words, "word"),
+      run.count > 1 ? counted(run.count, "passage") : null,
+      ratingOf(run),
+    ];
     const about = el("span", { class: "ws-faint" }, facts.filter(Boolean).join(" · "));
     const here = run.head ? [el("span", { class: "ws-pill" }, "You are here")] : [];
-    const box = el("input", { type: "checkbox", checked: this.#chosen.includes(run.id), title: "Choose two to compare", "aria-label": `Compare: ${opening}`, tabindex: -1 });
+    const box = el("input", {
+      type: "checkbox",
+      checked: this.#chosen.includes(run.id),
+      title: "Choose two to compare",
+      "aria-label": `Compare: ${opening}`,
+      tabindex: -1,
+    });
     return el(
       "div",
       {
@@ -78,11 +96,21 @@ export class Branches extends View {
       },
       ...lines.map((line) => el("span", { class: `ws-line ${line}`, "aria-hidden": "true" })),
       el("span", { class: `ws-dot ${dot}`, "aria-hidden": "true" }),
-      el("span", { class: "ws-run-text" }, label, el("span", { class: "ws-row ws-tight" }, ...here, about)),
+      el(
+        "span",
+        { class: "ws-run-text" },
+        label,
+        el("span", { class: "ws-row ws-tight" }, ...here, about),
+      ),
       el(
         "span",
         { class: "ws-run-tools" },
-        button("Favourite", null, { picture: "star", "data-do": "favourite", "aria-pressed": String(run.favourite), tabindex: -1 }),
+        button("Favourite", null, {
+          picture: "star",
+          "data-do": "favourite",
+          "aria-pressed": String(run.favourite),
+          tabindex: -1,
+        }),
         button("Name", null, { picture: "tag", "data-do": "name", tabindex: -1 }),
         button("Delete this branch", null, { picture: "bin", "data-do": "delete", tabindex: -1 }),
         box,
@@ -138,12 +166,21 @@ export class Branches extends View {
   async #delete(run) {
     await this.#store(run, run.first, { deleted: true });
     if (!this.trouble.hidden) return;
-    toast("The branch is deleted.", ["Undo", () => this.#store(run, run.first, { deleted: false })]);
+    toast("The branch is deleted.", [
+      "Undo",
+      () => this.#store(run, run.first, { deleted: false }),
+    ]);
   }
 
   #askName(run) {
     const row = this.tree.querySelector(`[data-run="${CSS.escape(run.id)}"] .ws-run-text`);
-    const field = el("input", { type: "text", value: run.name, maxLength: 80, "aria-label": "Name of this branch", placeholder: "Name of this branch" });
+    const field = el("input", {
+      type: "text",
+      value: run.name,
+      maxLength: 80,
+      "aria-label": "Name of this branch",
+      placeholder: "Name of this branch",
+    });
     const done = () => this.#store(run, run.id, { name: field.value.trim() });
     field.addEventListener("click", (event) => event.stopPropagation());
     field.addEventListener("keydown", (event) => {
@@ -159,7 +196,9 @@ export class Branches extends View {
 
   #choose(box) {
     const { id } = this.#run(box);
-    this.#chosen = box.checked ? [...this.#chosen, id].slice(-2) : this.#chosen.filter((each) => each !== id);
+    this.#chosen = box.checked ? [...this.#chosen, id].slice(-2) : this.#chosen.filter(
+      (each) => each !== id,
+    );
     for (const other of this.tree.querySelectorAll("input[type=checkbox]"))
       other.checked = this.#chosen.includes(this.#run(other).id);
     this.#drawFoot();
@@ -167,16 +206,27 @@ export class Branches extends View {
 
   #drawFoot() {
     const two = this.#chosen.length === 2;
-    const run = () => this.attempt(() => compare(...this.#chosen.map((id) => this.#runs.find((r) => r.id === id))));
-    const hint = two ? "" : this.#chosen.length ? "Choose one more" : "Tick two branches to compare them";
-    this.foot.replaceChildren(button("Compare", run, { disabled: !two, kind: "ws-strong" }), el("span", { class: "ws-faint" }, hint));
+    const run = () => this.attempt(
+      () => compare(...this.#chosen.map((id) => this.#runs.find((r) => r.id === id))),
+    );
+    const hint = ["Tick two branches to compare them", "Choose one more", ""][this.#chosen.length];
+    this.foot.replaceChildren(
+      button("Compare", run, { disabled: !two, kind: "ws-strong" }),
+      el("span", { class: "ws-faint" }, hint),
+    );
   }
 
   #recovery(deleted) {
     if (!deleted.length) return [];
     const recover = (id) => this.#store(null, id, { deleted: false });
     const rows = deleted.map((branch) =>
-      el("li", {}, el("span", { class: "ws-opening" }, branch.opening), el("span", { class: "ws-faint" }, counted(branch.words, "word")), button("Recover", () => recover(branch.id))),
+      el(
+        "li",
+        {},
+        el("span", { class: "ws-opening" }, branch.opening),
+        el("span", { class: "ws-faint" }, counted(branch.words, "word")),
+        button("Recover", () => recover(branch.id)),
+      ),
     );
     return [el("h3", {}, "Deleted branches"), el("ul", { class: "ws-deleted" }, rows)];
   }
@@ -198,15 +248,17 @@ function laidOut(runs) {
   return rows;
 }
 
-/** The rows from the last to the first, with the lines that pass them by: a line in a column goes on
- * while a later row of that column is reached before one further left. */
+/** The rows with the lines that pass them by: a line in a column goes on while a later row of that
+ * column is reached before one further left. */
 function drawn(rows) {
   const ahead = []; // by column: null, or whether what comes next in it is on the active branch
   return rows
     .reverse()
     .map(({ run, depth, isSide }) => {
       ahead.length = Math.min(ahead.length, depth + 1);
-      const kind = (column) => (ahead[column] === undefined ? "" : ahead[column] ? "ws-on ws-lit" : "ws-on");
+      const kind = (column) => (
+        ahead[column] === undefined ? "" : ahead[column] ? "ws-on ws-lit" : "ws-on"
+      );
       const lines = Array.from({ length: depth }, (_, column) => kind(column));
       const below = ahead[depth] === undefined ? "ws-last" : "";
       const dot = `${below} ${isSide ? "ws-side" : ""}`;
@@ -218,7 +270,9 @@ function drawn(rows) {
 
 function beginnings(siblings, depth) {
   const main = siblings.find((run) => run.active) ?? siblings.at(-1);
-  const rows = siblings.map((run) => ({ run, depth: depth + Number(run !== main), isSide: run !== main }));
+  const rows = siblings.map(
+    (run) => ({ run, depth: depth + Number(run !== main), isSide: run !== main }),
+  );
   return rows.sort((a, b) => b.depth - a.depth);
 }
 

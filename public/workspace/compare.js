@@ -10,12 +10,25 @@ import { story } from "./story.js";
 export async function compare(left, right) {
   const answer = await get(["stories", story.id, "compare"], { left: left.id, right: right.id });
   const column = (run, pieces, label) =>
-    el("section", { "aria-label": label }, el("h3", {}, run.name || label), el("div", { class: "ws-prose" }, pieces.map(piece)));
+    el(
+      "section",
+      { "aria-label": label },
+      el("h3", {}, run.name || label),
+      el("div", { class: "ws-prose" }, pieces.map(piece)),
+    );
   const shared = answer.common
     ? `Both begin with the same ${counted(answer.common, "passage")}. What only one of them has is marked.`
     : "They share nothing at the beginning. What only one of them has is marked.";
-  const columns = el("div", { class: "ws-columns" }, column(left, answer.left, "Left"), column(right, answer.right, "Right"));
-  openSheet("Two branches", el("div", { class: "ws-sheet-body" }, el("p", { class: "ws-faint" }, shared), columns));
+  const columns = el(
+    "div",
+    { class: "ws-columns" },
+    column(left, answer.left, "Left"),
+    column(right, answer.right, "Right"),
+  );
+  openSheet(
+    "Two branches",
+    el("div", { class: "ws-sheet-body" }, el("p", { class: "ws-faint" }, shared), columns),
+  );
 }
 
 function piece([kind, text]) {

@@ -1,11 +1,17 @@
-// What the model sees: the exact text in its order, what each source takes, and what is out of sight.
+// What the model sees: the exact text in its order, what each source takes, what is out of sight.
 
 import { get, latest } from "./api.js";
 import { counted, number } from "./counting.js";
 import { el } from "./dom.js";
 import { story } from "./story.js";
 
-const NAMES = { title: "Title", memory: "Memory", lore: "Lorebook", story: "Story", note: "Author’s note" };
+const NAMES = {
+  title: "Title",
+  memory: "Memory",
+  lore: "Lorebook",
+  story: "Story",
+  note: "Author’s note",
+};
 
 /** The picture below the steering. */
 export class ContextView {
@@ -26,8 +32,13 @@ export class ContextView {
   #draw(context) {
     const { budget, used, parts } = context;
     const scrolled = this.element.querySelector(".ws-seen")?.scrollTop;
-    const summary = `${number(used)} of ${number(budget)} tokens that ${context.model || "the model"} can see are taken.`;
-    const seen = el("div", { class: "ws-seen", tabindex: 0, role: "document", "aria-label": "The exact text" }, this.#text(context));
+    const model = context.model || "the model";
+    const summary = `${number(used)} of ${number(budget)} tokens that ${model} can see are taken.`;
+    const seen = el(
+      "div",
+      { class: "ws-seen", tabindex: 0, role: "document", "aria-label": "The exact text" },
+      this.#text(context),
+    );
     this.element.replaceChildren(
       el("h3", {}, "What the model sees"),
       el("p", { class: "ws-faint" }, summary),
@@ -41,7 +52,11 @@ export class ContextView {
 
   #bar(parts, budget) {
     const share = (part) =>
-      el("span", { class: `ws-share ws-of-${part.source}`, title: `${part.label}: ${counted(part.tokens, "token")}`, style: { width: `${(100 * part.tokens) / budget}%` } });
+      el("span", {
+        class: `ws-share ws-of-${part.source}`,
+        title: `${part.label}: ${counted(part.tokens, "token")}`,
+        style: { width: `${(100 * part.tokens) / budget}%` },
+      });
     return el("div", { class: "ws-budget", "aria-hidden": "true" }, parts.map(share));
   }
 
@@ -49,14 +64,25 @@ export class ContextView {
     const sums = new Map();
     for (const { source, tokens } of parts) sums.set(source, (sums.get(source) ?? 0) + tokens);
     const items = [...sums].map(([source, tokens]) =>
-      el("li", {}, el("span", { class: `ws-swatch ws-of-${source}` }), `${NAMES[source] ?? source} ${Math.round((100 * tokens) / budget)} %`),
+      el(
+        "li",
+        {},
+        el("span", { class: `ws-swatch ws-of-${source}` }),
+        `${NAMES[source] ?? source} ${Math.round((100 * tokens) / budget)} %`,
+      ),
     );
     return el("ul", { class: "ws-legend" }, items);
   }
 
   #dropped(dropped) {
     if (!dropped.length) return [];
-    return [el("ul", { class: "ws-dropped" }, dropped.map(({ label, why }) => el("li", {}, label ? `${label}: ${why}` : why)))];
+    return [
+      el(
+        "ul",
+        { class: "ws-dropped" },
+        dropped.map(({ label, why }) => el("li", {}, label ? `${label}: ${why}` : why)),
+      ),
+    ];
   }
 
   #text({ parts, left_out: leftOut }) {
@@ -64,10 +90,18 @@ export class ContextView {
     let isCutShown = !leftOut;
     for (const part of parts) {
       if (part.source === "story" && !isCutShown) {
-        nodes.push(el("div", { class: "ws-cut", role: "separator" }, `The first ${counted(leftOut, "word")} are out of sight`));
+        nodes.push(
+          el(
+            "div",
+            { class: "ws-cut", role: "separator" },
+            `The first ${counted(leftOut, "word")} are out of sight`,
+          ),
+        );
         isCutShown = true;
       }
-      nodes.push(el("span", { class: `ws-part ws-of-${part.source}`, title: part.label }, part.text));
+      nodes.push(
+        el("span", { class: `ws-part ws-of-${part.source}`, title: part.label }, part.text),
+      );
     }
     return nodes;
   }

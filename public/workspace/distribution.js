@@ -12,10 +12,24 @@ const ROW = 17; // the height of a bar's row, in the picture's own units
 const [WIDTH, LEFT, RIGHT] = [360, 96, 52];
 
 const SLIDERS = [
-  ["temperature", "Temperature", 0, 2, 0.05, "How daring: low sharpens the likeliest, high levels them all"],
+  [
+    "temperature",
+    "Temperature",
+    0,
+    2,
+    0.05,
+    "How daring: low sharpens the likeliest, high levels them all",
+  ],
   ["top_k", "Top-k", 0, 200, 1, "Only this many of the likeliest stay; 0: all"],
   ["top_p", "Top-p", 0.05, 1, 0.01, "The likeliest that together make up this share stay; 1: all"],
-  ["min_p", "Min-p", 0, 1, 0.01, "What is less likely than this share of the likeliest goes; 0: nothing"],
+  [
+    "min_p",
+    "Min-p",
+    0,
+    1,
+    0.01,
+    "What is less likely than this share of the likeliest goes; 0: nothing",
+  ],
 ];
 
 /** Sliders and bars that follow them at each movement. */
@@ -33,7 +47,11 @@ export class Distribution {
   constructor(view) {
     this.view = view;
     this.numbers = el("p", { class: "ws-numbers", role: "status", "aria-live": "polite" });
-    this.picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${SHOWN * ROW}`, class: "ws-bars", role: "img" });
+    this.picture = svg("svg", {
+      viewBox: `0 0 ${WIDTH} ${SHOWN * ROW}`,
+      class: "ws-bars",
+      role: "img",
+    });
     this.rows = Array.from({ length: SHOWN }, (_, i) => this.#row(i));
     this.element = el(
       "section",
@@ -42,7 +60,11 @@ export class Distribution {
       el("div", { class: "ws-sliders" }, SLIDERS.map((slider) => this.#slider(...slider))),
       this.numbers,
       this.picture,
-      el("p", { class: "ws-faint" }, "Pieces of words, likeliest first. Outline: what the model thinks; filled: what is drawn from; grey: cut."),
+      el(
+        "p",
+        { class: "ws-faint" },
+        "Pieces of words, likeliest first. Outline: what the model thinks; filled: what is drawn from; grey: cut.",
+      ),
     );
   }
 
@@ -88,8 +110,20 @@ export class Distribution {
   #row(i) {
     const y = i * ROW;
     const text = (attributes) => svg("text", { y: y + 12, ...attributes });
-    const bar = (kind) => svg("rect", { x: LEFT, y: y + 2, height: ROW - 5, width: 0, rx: 2, class: kind });
-    const row = { name: text({ x: LEFT - 6, "text-anchor": "end" }), now: bar("ws-now"), was: bar("ws-was"), value: text({ x: WIDTH - 2, "text-anchor": "end" }) };
+    const bar = (kind) => svg("rect", {
+      x: LEFT,
+      y: y + 2,
+      height: ROW - 5,
+      width: 0,
+      rx: 2,
+      class: kind,
+    });
+    const row = {
+      name: text({ x: LEFT - 6, "text-anchor": "end" }),
+      now: bar("ws-now"),
+      was: bar("ws-was"),
+      value: text({ x: WIDTH - 2, "text-anchor": "end" }),
+    };
     row.group = svg("g", {}, row.name, row.now, row.was, row.value);
     this.picture.append(row.group);
     return row;
@@ -110,19 +144,26 @@ export class Distribution {
       row.was.setAttribute("width", width(token.p).toFixed(2));
       row.value.textContent = token.cut ?? percent(token.share);
     });
-    this.numbers.textContent = `Keeps ${kept} of ${tokens.length}, ${Math.round(100 * mass)} % of the mass.`;
-    this.picture.setAttribute("aria-label", `Likeliest: ${tokens.slice(0, 3).map((t) => `${readable(t.text)} ${percent(t.share)}`).join(", ")}`);
+    const share = Math.round(100 * mass);
+    this.numbers.textContent = `Keeps ${kept} of ${tokens.length}, ${share} % of the mass.`;
+    this.picture.setAttribute(
+      "aria-label",
+      `Likeliest: ${tokens.slice(0, 3).map((t) => `${readable(t.text)} ${percent(t.share)}`).join(", ")}`,
+    );
   }
 }
 
 const shown = (value) => String(Math.round(value * 100) / 100);
 
 /** A probability as a writer reads it. */
-export const percent = (p) => (p >= 0.0995 ? `${Math.round(100 * p)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %");
+export const percent = (p) => (
+  p >= 0.0995 ? `${Math.round(100 * p)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %"
+);
 
 /** A token one can see: line breaks and spaces have signs, a piece that goes on a word a hyphen. */
-export function readable(text) {
-  if (text.trim() === "") return text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "⇥") || "∅";
+function readable(text) {
+  const signs = { "\n": "↵", " ": "␣", "\t": "⇥" };
+  if (text.trim() === "") return text.replaceAll(/[\n \t]/g, (blank) => signs[blank]) || "∅";
   const isPiece = /^\p{L}/u.test(text);
   return (isPiece ? "-" : "") + text.trim().replaceAll("\n", "↵");
 }

@@ -46,7 +46,6 @@ const PATHS = {
   again: "M19.5 12a7.5 7.5 0 1 1-2.2-5.3M17.5 3v4h-4",
   tag: "M4 4h7.5l8.5 8.5-7.5 7.5L4 11.5zM8 8v.1",
   bin: "M5 7h14M10 4h4M7 7l.8 13h8.4L17 7M10.5 10.5v6M13.5 10.5v6",
-  more: "M6 12v.1M12 12v.1M18 12v.1",
 };
 
 /** A small picture drawn with a pen; decoration, so its button needs a label of its own. */
@@ -75,7 +74,11 @@ export function button(label, onclick, { picture, text, title = "", kind = "", .
 
 /** A tick box with its label. */
 export function tick(label, isOn, onchange, title = "") {
-  const box = el("input", { type: "checkbox", checked: isOn, onchange: () => onchange(box.checked) });
+  const box = el("input", {
+    type: "checkbox",
+    checked: isOn,
+    onchange: () => onchange(box.checked),
+  });
   return el("label", { class: "ws-tick", title }, box, label);
 }
 
@@ -113,4 +116,8 @@ export function eachFrame(work) {
 
 /** Whether keys typed here are text. */
 export const isTyping = (node) =>
-  Boolean(node?.closest?.("textarea, select, [contenteditable=true], input:not([type=checkbox], [type=range])"));
+  Boolean(
+    node?.closest?.(
+      "textarea, select, [contenteditable=true], input:not([type=checkbox], [type=range])"
+    ),
+  );

@@ -26,7 +26,11 @@ export class Fan {
       el("h3", {}, "The next word"),
       this.end,
       this.chips,
-      el("p", { class: "ws-faint" }, "A click takes a word into the story; so do the keys 1 to 9 in this tab."),
+      el(
+        "p",
+        { class: "ws-faint" },
+        "A click takes a word into the story; so do the keys 1 to 9 in this tab.",
+      ),
     );
     this.chips.addEventListener("click", (event) => {
       const index = event.target.closest("[data-word]")?.dataset.word;
@@ -81,7 +85,14 @@ export class Fan {
     const said = text.replaceAll("\n", "¶").trim() || "¶";
     return el(
       "button",
-      { type: "button", class: "ws-chip", "data-word": i, title: `Take “${said}”`, "aria-label": `${said}, ${percent(p)}`, style: { "--p": p } },
+      {
+        type: "button",
+        class: "ws-chip",
+        "data-word": i,
+        title: `Take “${said}”`,
+        "aria-label": `${said}, ${percent(p)}`,
+        style: { "--p": p },
+      },
       key,
       el("span", { class: "ws-word" }, said),
       el("span", { class: "ws-faint" }, percent(p)),

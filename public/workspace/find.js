@@ -13,12 +13,18 @@ export class FindBar {
   #count = 0;
   #at = -1;
   #options = { case: 0, words: 0 };
-  #ask = latest((text, options, signal) => get(["stories", story.id, "find"], { text, ...options }, signal));
+  #ask = latest(
+    (text, options, signal) => get(["stories", story.id, "find"], { text, ...options }, signal),
+  );
 
   constructor(manuscript) {
     this.manuscript = manuscript;
     this.field = el("input", { type: "search", placeholder: "Find", "aria-label": "Find" });
-    this.other = el("input", { type: "text", placeholder: "Replace with", "aria-label": "Replace with" });
+    this.other = el("input", {
+      type: "text",
+      placeholder: "Replace with",
+      "aria-label": "Replace with",
+    });
     this.status = el("span", { class: "ws-faint", role: "status", "aria-live": "polite" });
     this.all = button("Replace all", () => this.#replace(), { disabled: true });
     const search = debounced(() => this.#search(), 200);
@@ -30,9 +36,23 @@ export class FindBar {
     this.element = el(
       "div",
       { class: "ws-find", role: "search", hidden: true },
-      el("div", { class: "ws-row" }, this.field, button("Hit before", () => this.#step(-1), { picture: "left" }), button("Next hit", () => this.#step(1), { picture: "right" }), button("Close the search", () => this.toggle(), { picture: "close" })),
+      el(
+        "div",
+        { class: "ws-row" },
+        this.field,
+        button("Hit before", () => this.#step(-1), { picture: "left" }),
+        button("Next hit", () => this.#step(1), { picture: "right" }),
+        button("Close the search", () => this.toggle(), { picture: "close" }),
+      ),
       el("div", { class: "ws-row" }, this.other, this.all),
-      el("div", { class: "ws-row" }, tick("Aa", false, option("case"), "Capitals matter"), tick("Whole words", false, option("words")), el("span", { class: "ws-spring" }), this.status),
+      el(
+        "div",
+        { class: "ws-row" },
+        tick("Aa", false, option("case"), "Capitals matter"),
+        tick("Whole words", false, option("words")),
+        el("span", { class: "ws-spring" }),
+        this.status,
+      ),
     );
     this.element.addEventListener("keydown", (event) => this.#key(event));
     story.addEventListener("passages", () => this.element.hidden || search());
@@ -97,7 +117,12 @@ export class FindBar {
     const [box, hit] = [scroller.getBoundingClientRect(), range.getBoundingClientRect()];
     if (hit.top < box.top || hit.bottom > box.bottom) scroller.scrollTop += hit.top - box.top - box.height / 2;
     HIGHLIGHTS?.set("ws-hit", new Highlight(range));
-    if (!HIGHLIGHTS) getSelection().setBaseAndExtent(range.startContainer, range.startOffset, range.endContainer, range.endOffset);
+    if (!HIGHLIGHTS) getSelection().setBaseAndExtent(
+      range.startContainer,
+      range.startOffset,
+      range.endContainer,
+      range.endOffset,
+    );
   }
 
   #replace() {
@@ -107,7 +132,9 @@ export class FindBar {
 
   #key(event) {
     if (event.key === "Escape") this.toggle();
-    else if (event.key === "Enter" && event.target === this.field) this.#step(event.shiftKey ? -1 : 1);
+    else if (event.key === "Enter" && event.target === this.field) this.#step(
+      event.shiftKey ? -1 : 1,
+    );
     else if (event.key === "Enter" && event.target === this.other && !this.all.disabled) this.#replace();
     else return;
     event.preventDefault();

@@ -35,7 +35,14 @@ export class Manuscript {
     this.bar = new PassageBar(this);
     this.find = new FindBar(this);
     this.counts = el("div", { class: "ws-counts" });
-    this.element = el("div", { class: "ws-column" }, this.#head(), this.find.element, this.scroller, this.counts);
+    this.element = el(
+      "div",
+      { class: "ws-column" },
+      this.#head(),
+      this.find.element,
+      this.scroller,
+      this.counts,
+    );
     this.#listen();
   }
 
@@ -79,7 +86,12 @@ export class Manuscript {
     return el(
       "div",
       { class: "ws-tools" },
-      tick("Show the model’s words", isTinted, tint, "Tints what a model wrote; what you changed in it is yours"),
+      tick(
+        "Show the model’s words",
+        isTinted,
+        tint,
+        "Tints what a model wrote; what you changed in it is yours",
+      ),
       el("span", { class: "ws-spring" }),
       button("Find and replace", () => this.find.toggle(), { picture: "search" }),
       button("Copy the whole manuscript", () => this.#copyAll(), { picture: "copy" }),
@@ -135,14 +147,19 @@ export class Manuscript {
     const isEmpty = story.passages.length === 0;
     this.hint.hidden = !isEmpty;
     this.hint.textContent =
-      story.id && !story.isLoaded ? "Opening the story…" : "What you and the model write appears here as one text.";
+      story.id && !story.isLoaded
+        ? "Opening the story…"
+        : "What you and the model write appears here as one text.";
     const { all, gained } = story.counts();
     const of = this.bar.passage;
     const here = of ? words(of.text) : 0;
     const figure = (label, value) => el("span", {}, el("b", {}, label), " ", value);
     this.counts.replaceChildren(
       ...(of ? [figure("Passage", `${counted(here, "word")}, ${readingTime(here)}`)] : []),
-      figure("Since you opened it", `${gained < 0 ? "−" : "+"}${counted(Math.abs(gained), "word")}`),
+      figure(
+        "Since you opened it",
+        `${gained < 0 ? "−" : "+"}${counted(Math.abs(gained), "word")}`,
+      ),
       figure("Story", `${counted(all, "word")}, ${readingTime(all)} to read`),
     );
     this.counts.title = `Reading time at ${number(250)} words a minute`;

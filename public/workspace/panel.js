@@ -29,8 +29,27 @@ class Panel {
     this.tablist = el("div", { class: "ws-tabs", role: "tablist", "aria-label": "Workspace" });
     for (const view of this.views) this.#addTab(view);
     this.help = this.#help();
-    this.element = el("aside", { id: "workspace", "aria-label": "Workspace", hidden: true }, this.#grip(), this.#header(), this.help, this.sections);
-    this.opener = el("button", { type: "button", id: "workspace-button", title: "Manuscript (Alt+M)", "aria-controls": "workspace", "aria-expanded": "false", onclick: () => this.toggle() }, icon("book"), el("span", {}, "Manuscript"));
+    this.element = el(
+      "aside",
+      { id: "workspace", "aria-label": "Workspace", hidden: true },
+      this.#grip(),
+      this.#header(),
+      this.help,
+      this.sections,
+    );
+    this.opener = el(
+      "button",
+      {
+        type: "button",
+        id: "workspace-button",
+        title: "Manuscript (Alt+M)",
+        "aria-controls": "workspace",
+        "aria-expanded": "false",
+        onclick: () => this.toggle(),
+      },
+      icon("book"),
+      el("span", {}, "Manuscript"),
+    );
     this.tablist.addEventListener("keydown", (event) => this.#turn(event));
     document.body.append(this.element);
     this.#follow();
@@ -91,8 +110,22 @@ class Panel {
   }
 
   #addTab(view) {
-    const tab = el("button", { type: "button", role: "tab", id: `ws-tab-${view.name}`, "aria-controls": `ws-${view.name}`, onclick: () => this.select(view.name) }, view.label);
-    const section = el("section", { id: `ws-${view.name}`, role: "tabpanel", "aria-labelledby": tab.id, hidden: true }, view.element);
+    const tab = el(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `ws-tab-${view.name}`,
+        "aria-controls": `ws-${view.name}`,
+        onclick: () => this.select(view.name),
+      },
+      view.label,
+    );
+    const section = el(
+      "section",
+      { id: `ws-${view.name}`, role: "tabpanel", "aria-labelledby": tab.id, hidden: true },
+      view.element,
+    );
     this.#tabs.push({ tab, section, of: view });
     this.tablist.append(tab);
     this.sections.append(section);
@@ -113,7 +146,11 @@ class Panel {
       setSepia(!isSepia());
       sepia.setAttribute("aria-pressed", String(isSepia()));
     }, { picture: "lamp", "aria-pressed": String(isSepia()) });
-    const size = (step, label, sign) => button(sign, () => resize(step), { title: label, "aria-label": label, kind: "ws-picture" });
+    const size = (step, label, sign) => button(sign, () => resize(step), {
+      title: label,
+      "aria-label": label,
+      kind: "ws-picture",
+    });
     return el(
       "header",
       { class: "ws-header" },
@@ -124,8 +161,17 @@ class Panel {
         size(-1, "Smaller letters", "A−"),
         size(1, "Larger letters", "A+"),
         sepia,
-        (this.asks = button("Keys", () => this.#showHelp(this.help.hidden), { picture: "help", title: "Keys", "aria-expanded": "false" })),
-        button("Close the panel", () => this.toggle(false), { picture: "close", title: "Close (Esc, Alt+M)" }),
+        (
+          this.asks = button("Keys", () => this.#showHelp(this.help.hidden), {
+            picture: "help",
+            title: "Keys",
+            "aria-expanded": "false",
+          })
+        ),
+        button("Close the panel", () => this.toggle(false), {
+          picture: "close",
+          title: "Close (Esc, Alt+M)",
+        }),
       ),
     );
   }
@@ -133,7 +179,9 @@ class Panel {
   #help() {
     const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
     const named = (keys) => (isMac ? keys.replace("Ctrl", "⌘").replace("Alt", "⌥") : keys);
-    const rows = SHORTCUTS.map(([keys, what]) => [el("dt", {}, el("kbd", {}, named(keys))), el("dd", {}, what)]);
+    const rows = SHORTCUTS.map(
+      ([keys, what]) => [el("dt", {}, el("kbd", {}, named(keys))), el("dd", {}, what)],
+    );
     return el("dl", { class: "ws-help ws-popover", hidden: true, "aria-label": "Keys" }, rows);
   }
 
@@ -143,7 +191,13 @@ class Panel {
   }
 
   #grip() {
-    const grip = el("div", { class: "ws-grip", role: "separator", tabindex: 0, "aria-orientation": "vertical", "aria-label": "Width of the panel" });
+    const grip = el("div", {
+      class: "ws-grip",
+      role: "separator",
+      tabindex: 0,
+      "aria-orientation": "vertical",
+      "aria-label": "Width of the panel",
+    });
     const set = (width) => {
       this.#wanted = width;
       this.#fit();
@@ -153,7 +207,11 @@ class Panel {
       grip.setPointerCapture(event.pointerId);
       const move = ({ clientX }) => set(innerWidth - clientX);
       grip.addEventListener("pointermove", move);
-      grip.addEventListener("lostpointercapture", () => grip.removeEventListener("pointermove", move), { once: true });
+      grip.addEventListener(
+        "lostpointercapture",
+        () => grip.removeEventListener("pointermove", move),
+        { once: true },
+      );
       event.preventDefault();
     });
     grip.addEventListener("keydown", (event) => {
@@ -178,15 +236,23 @@ class Panel {
     addEventListener("resize", () => this.#fit());
     addEventListener("hashchange", () => this.#followLink());
     addEventListener("popstate", () => this.#look());
-    new MutationObserver(() => this.#look()).observe(document.body, { childList: true, subtree: true });
+    new MutationObserver(() => this.#look()).observe(document.body, {
+      childList: true,
+      subtree: true,
+    });
     on("again", ({ same }) => same || story.refresh(true));
-    story.addEventListener("failed", ({ detail }) => toast(detail.message, ["Try again", () => story.refresh()]));
+    story.addEventListener(
+      "failed",
+      ({ detail }) => toast(detail.message, ["Try again", () => story.refresh()]),
+    );
     this.#look();
     this.#followLink();
   }
 
   #look() {
-    if (!this.opener.isConnected) document.querySelector("#header > :last-child")?.prepend(this.opener);
+    if (!this.opener.isConnected) document.querySelector(
+      "#header > :last-child",
+    )?.prepend(this.opener);
     const id = storyOfPage();
     if (id !== story.id && (id || location.pathname !== this.#path)) story.open(id);
     this.#path = location.pathname;

@@ -16,7 +16,12 @@ export class PassageBar {
 
   constructor(manuscript) {
     this.manuscript = manuscript;
-    this.element = el("div", { class: "ws-passage-bar", role: "toolbar", "aria-label": "This passage", hidden: true });
+    this.element = el("div", {
+      class: "ws-passage-bar",
+      role: "toolbar",
+      "aria-label": "This passage",
+      hidden: true,
+    });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     manuscript.page.append(this.element);
     document.addEventListener("pointerdown", (event) => {
@@ -79,22 +84,49 @@ export class PassageBar {
 
   #fill() {
     const { passage } = this;
-    const isWritten = passage.role === "model" && passage.seed !== null; // and not picked word by word
+    const isWritten = passage.role === "model" && passage.seed !== null; // not picked by words
     const isDone = isSettled(passage);
     const rate = (value) => this.#store({ rating: passage.rating === value ? 0 : value });
-    const link = () => this.#copy(new URL(page(story.id, passage.id), location.origin).href, "Link copied.");
+    const link = () => this.#copy(
+      new URL(page(story.id, passage.id), location.origin).href,
+      "Link copied.",
+    );
     const pressed = (isOn) => ({ "aria-pressed": String(isOn) });
     this.element.replaceChildren(
-      button("Edit", () => this.edit(), { picture: "pencil", text: "Edit", disabled: !isDone, title: "Edit (E)" }),
-      button("Branch from here", () => this.#branch(), { picture: "branch", text: "Branch", disabled: passage.id === story.head, title: "Branch from here: the story stands here again, what follows is kept" }),
+      button("Edit", () => this.edit(), {
+        picture: "pencil",
+        text: "Edit",
+        disabled: !isDone,
+        title: "Edit (E)",
+      }),
+      button("Branch from here", () => this.#branch(), {
+        picture: "branch",
+        text: "Branch",
+        disabled: passage.id === story.head,
+        title: "Branch from here: the story stands here again, what follows is kept",
+      }),
       button("Copy", () => this.#copy(passage.text, "Passage copied."), { picture: "copy" }),
-      button("Favourite", () => this.#store({ favourite: !passage.favourite }), { picture: "star", ...pressed(passage.favourite) }),
-      button("Name", () => this.#askName(), { picture: "tag", title: passage.name ? `Name: ${passage.name}` : "Name", ...pressed(Boolean(passage.name)) }),
+      button(
+        "Favourite",
+        () => this.#store({ favourite: !passage.favourite }),
+        { picture: "star", ...pressed(passage.favourite) },
+      ),
+      button("Name", () => this.#askName(), {
+        picture: "tag",
+        title: passage.name ? `Name: ${passage.name}` : "Name",
+        ...pressed(Boolean(passage.name))
+      }),
       button("Good", () => rate(1), { picture: "up", ...pressed(passage.rating === 1) }),
       button("Not good", () => rate(-1), { picture: "down", ...pressed(passage.rating === -1) }),
       ...this.#versions(),
       ...(isWritten
-        ? [button("Again exactly", () => this.#again(), { picture: "again", disabled: !isDone, title: "Again exactly: write it once more with the same seed and settings, and see that it is the same" })]
+        ? [
+          button("Again exactly", () => this.#again(), {
+            picture: "again",
+            disabled: !isDone,
+            title: "Again exactly: the same seed and settings once more; see that it is the same",
+          }),
+        ]
         : []),
       button("Copy a link to this passage", link, { picture: "link" }),
       button("Details", () => this.#details(), { picture: "info", "aria-expanded": "false" }),
@@ -116,12 +148,12 @@ export class PassageBar {
     const [first] = this.manuscript.prose.parts(this.passage.id);
     const top = this.manuscript.page.getBoundingClientRect().top;
     const line = clientY ?? first?.getBoundingClientRect().top ?? top;
-    const { height, width } = this.element.getBoundingClientRect();
+    const { height } = this.element.getBoundingClientRect();
     const above = line - top - height - 20;
-    const isRoom = clientY === null || clientY - this.manuscript.scroller.getBoundingClientRect().top > height + 24;
+    const { top: edge } = this.manuscript.scroller.getBoundingClientRect();
+    const isRoom = clientY === null || clientY - edge > height + 24;
     this.element.style.top = `${Math.max(isRoom && above > 0 ? above : line - top + 28, 0)}px`;
     this.element.style.maxWidth = `${this.manuscript.page.clientWidth - 16}px`;
-    this.element.dataset.wide = width;
     this.element.scrollIntoView({ block: "nearest" });
   }
 
@@ -155,7 +187,12 @@ export class PassageBar {
   edit() {
     const { passage } = this;
     if (!passage || !isSettled(passage)) return;
-    const field = el("textarea", { class: "ws-editor", value: passage.text, "aria-label": "Edit this passage", spellcheck: false });
+    const field = el("textarea", {
+      class: "ws-editor",
+      value: passage.text,
+      "aria-label": "Edit this passage",
+      spellcheck: false,
+    });
     const fit = () => {
       field.style.height = "0";
       field.style.height = `${field.scrollHeight + 4}px`;
@@ -170,7 +207,13 @@ export class PassageBar {
       event.stopPropagation();
     });
     const keys = el("span", { class: "ws-faint" }, "Ctrl+Enter saves, Esc leaves it as it was");
-    const row = el("div", { class: "ws-row" }, button("Save", save, { kind: "ws-strong" }), button("Cancel", () => this.#stopEditing()), keys);
+    const row = el(
+      "div",
+      { class: "ws-row" },
+      button("Save", save, { kind: "ws-strong" }),
+      button("Cancel", () => this.#stopEditing()),
+      keys,
+    );
     this.#editor = el("div", { class: "ws-editing" }, field, row);
     this.element.hidden = true;
     this.#putEditor();
@@ -209,12 +252,21 @@ export class PassageBar {
     const { value } = this.#editor.querySelector("textarea");
     const isNew = value !== this.passage.text;
     this.#stopEditing();
-    if (isNew) toast("The story went on elsewhere. Your edit was not saved.", ["Copy it", () => this.#copy(value, "Copied.")]);
+    if (isNew) toast("The story went on elsewhere. Your edit was not saved.", [
+      "Copy it",
+      () => this.#copy(value, "Copied."),
+    ]);
   }
 
   #askName() {
     const { passage } = this;
-    const field = el("input", { type: "text", value: passage.name, maxLength: 80, placeholder: "A name for this place", "aria-label": "Name" });
+    const field = el("input", {
+      type: "text",
+      value: passage.name,
+      maxLength: 80,
+      placeholder: "A name for this place",
+      "aria-label": "Name",
+    });
     const keepIt = () => this.#store({ name: field.value.trim() });
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter") keepIt();
@@ -223,7 +275,11 @@ export class PassageBar {
       event.preventDefault();
       event.stopPropagation();
     });
-    this.element.replaceChildren(field, button("Keep", keepIt, { kind: "ws-strong" }), button("Cancel", () => this.#fill()));
+    this.element.replaceChildren(
+      field,
+      button("Keep", keepIt, { kind: "ws-strong" }),
+      button("Cancel", () => this.#fill()),
+    );
     field.focus();
   }
 
@@ -242,7 +298,10 @@ export class PassageBar {
   #branch() {
     send("go", { id: this.passage.id });
     this.close();
-    toast("The story stands here now. What came after is kept under Branches.", ["Undo", () => send("undo")]);
+    toast("The story stands here now. What came after is kept under Branches.", [
+      "Undo",
+      () => send("undo"),
+    ]);
   }
 
   #again() {
@@ -280,7 +339,9 @@ export class PassageBar {
       ["Changed by you", passage.edited?.length ? counted(passage.edited.length, "place") : null],
       ["When", passage.at && new Date(passage.at).toLocaleString()],
     ].filter(([, value]) => value !== null && value !== undefined && value !== "");
-    const list = facts.map(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, String(value))]);
+    const list = facts.map(
+      ([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, String(value))],
+    );
     const details = el("dl", { class: "ws-details" }, list);
     this.element.insertBefore(details, null);
     details.scrollIntoView({ block: "nearest" });
@@ -298,7 +359,9 @@ export class PassageBar {
 const isSettled = (passage) => passage.state === "complete" || !isWriting();
 
 const settingsOf = ({ settings }) =>
-  Object.entries(settings ?? {}).filter(([name, value]) => !["seed", "picked"].includes(name) && value !== false && typeof value !== "object");
+  Object.entries(settings ?? {}).filter(
+    ([name, value]) => !["seed", "picked"].includes(name) && value !== false && typeof value !== "object",
+  );
 
 const ENDINGS = {
   length: "at its full length",

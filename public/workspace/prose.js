@@ -4,7 +4,7 @@ import { position } from "./counting.js";
 import { el } from "./dom.js";
 
 const BLOCK = 3000; // characters, after which a block ends at the next line's end
-const LONG = 40; // blocks from which on those out of sight are left unpainted; they have no innerText
+const LONG = 40; // blocks from which on those out of sight stay unpainted, and have no innerText
 const LINE = 68; // characters, to guess the height of a block that was not painted yet
 
 /**
@@ -59,7 +59,10 @@ export class Prose {
       const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
       while (walker.nextNode()) {
         const { length } = walker.currentNode;
-        if (from >= before && from < before + length) range.setStart(walker.currentNode, from - before);
+        if (from >= before && from < before + length) range.setStart(
+          walker.currentNode,
+          from - before,
+        );
         if (to > before && to <= before + length) range.setEnd(walker.currentNode, to - before);
         before += length;
       }
@@ -70,7 +73,9 @@ export class Prose {
   /** Take away the passages from an index on. */
   #cut(index) {
     if (index === this.#laid) return;
-    const at = this.#blocks.findIndex((block) => block.starts.some((start) => start.index === index));
+    const at = this.#blocks.findIndex(
+      (block) => block.starts.some((start) => start.index === index),
+    );
     const [block, ...rest] = this.#blocks.splice(at);
     for (const { node } of rest) node.remove();
     const n = block.starts.findIndex((start) => start.index === index);
@@ -104,7 +109,8 @@ export class Prose {
     };
     put(passage.joint, false, true);
     for (const [text, isModels] of strands(passage)) put(text, isModels, false);
-    if (part === null) this.#room(isStart ? index : null, fresh).node.append(partOf(passage)); // empty
+    if (part) return;
+    this.#room(isStart ? index : null, fresh).node.append(partOf(passage)); // empty as yet
   }
 
   /** The block that takes the next piece, a new one where the last is full; `index` is that of the
@@ -117,7 +123,12 @@ export class Prose {
       fresh.append(block.node);
     }
     const { length, last } = block;
-    if (index !== null) block.starts.push({ index, nodes: block.node.childNodes.length, length, last });
+    if (index !== null) block.starts.push({
+      index,
+      nodes: block.node.childNodes.length,
+      length,
+      last,
+    });
     return block;
   }
 

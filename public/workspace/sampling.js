@@ -20,7 +20,9 @@ export function shaped(tokens, { temperature, top_k, top_p, min_p }) {
   if (top_p < 1) keepFrom("top-p", leastWithin(kept, top_p));
   if (min_p > 0) keepFrom("min-p", min_p * kept[0]);
   const mass = sum(kept);
-  const shape = (token, i) => ({ ...token, q: qs[i], share: i < kept.length ? qs[i] / mass : 0, cut: cut[i] });
+  const shape = (token, i) => (
+    { ...token, q: qs[i], share: i < kept.length ? qs[i] / mass : 0, cut: cut[i] }
+  );
   return { tokens: tokens.map(shape), kept: kept.length, mass };
 }
 

@@ -42,7 +42,9 @@ function pressed(event, panel) {
 }
 
 function withAlt(event, panel) {
-  const letter = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase() : event.code.replace("Key", "").toLowerCase();
+  // With Alt some keyboards type another sign; then the place of the key counts.
+  const key = /^[a-z]$/i.test(event.key) ? event.key : event.code.replace("Key", "");
+  const letter = key.toLowerCase();
   if (letter === "z") return does(event.shiftKey ? "redo" : "undo");
   if (event.shiftKey) return false;
   if (letter === "r") return does("retry");

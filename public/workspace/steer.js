@@ -73,26 +73,65 @@ export class Steer extends View {
   #form() {
     const now = this.#steering;
     const set = (name) => (value) => this.#change({ [name]: value });
-    const depth = el("input", { type: "number", min: 0, max: 50, value: now.note_depth, "aria-label": "Paragraphs from the end" });
-    depth.addEventListener("input", () => depth.validity.valid && depth.value && this.#change({ note_depth: depth.valueAsNumber }));
+    const depth = el("input", {
+      type: "number",
+      min: 0,
+      max: 50,
+      value: now.note_depth,
+      "aria-label": "Paragraphs from the end",
+    });
+    depth.addEventListener(
+      "input",
+      () => depth.validity.valid && depth.value && this.#change({
+        note_depth: depth.valueAsNumber,
+      }),
+    );
     return el(
       "div",
       { class: "ws-form" },
-      area("Memory", "Always in front of the model: who, where, when.", now.memory, set("memory"), 3),
-      area("Author’s note", "Stands close to the end, so it weighs much: mood, pace, what this scene is about.", now.note, set("note"), 2),
+      area(
+        "Memory",
+        "Always in front of the model: who, where, when.",
+        now.memory,
+        set("memory"),
+        3,
+      ),
+      area(
+        "Author’s note",
+        "Stands close to the end, so it weighs much: mood, pace, what this scene is about.",
+        now.note,
+        set("note"),
+        2,
+      ),
       el("label", { class: "ws-inline" }, "The note stands ", depth, " paragraphs before the end."),
       this.#lore(),
       line("Title", "For models of film plots: they begin from it.", now.title, set("title")),
-      list("Stop at", "A passage ends before any of these, one on each line.", now.stop, set("stop")),
-      list("Never write", "Words and phrases the model may not use, one on each line.", now.banned, set("banned")),
-      tick("End each passage at the end of a sentence", now.end_at_sentence, set("end_at_sentence")),
+      list(
+        "Stop at",
+        "A passage ends before any of these, one on each line.",
+        now.stop,
+        set("stop"),
+      ),
+      list(
+        "Never write",
+        "Words and phrases the model may not use, one on each line.",
+        now.banned,
+        set("banned"),
+      ),
+      tick(
+        "End each passage at the end of a sentence",
+        now.end_at_sentence,
+        set("end_at_sentence"),
+      ),
       tick("Stop when it begins to repeat itself, and say so", now.loop_guard, set("loop_guard")),
     );
   }
 
   #lore() {
     const entries = el("div", { class: "ws-lore" });
-    const draw = () => entries.replaceChildren(...this.#steering.lore.map((entry) => this.#entry(entry, draw)));
+    const draw = () => entries.replaceChildren(
+      ...this.#steering.lore.map((entry) => this.#entry(entry, draw))
+    );
     const add = () => {
       this.#change({ lore: [...this.#steering.lore, { name: "", keys: [], text: "", on: true }] });
       draw();
@@ -103,7 +142,11 @@ export class Steer extends View {
       "fieldset",
       {},
       el("legend", {}, "Lorebook"),
-      el("p", { class: "ws-faint" }, "People and places. An entry comes before the model when one of its keys stands in the last pages."),
+      el(
+        "p",
+        { class: "ws-faint" },
+        "People and places. An entry comes before the model when one of its keys stands in the last pages.",
+      ),
       entries,
       button("Add an entry", add),
     );
@@ -121,7 +164,11 @@ export class Steer extends View {
     const keys = (value) => set("keys", value.split(",").map((key) => key.trim()).filter(Boolean));
     return el(
       "div",
-      { class: `ws-entry ${entry.on ? "" : "ws-off"}`, role: "group", "aria-label": entry.name || "Entry" },
+      {
+        class: `ws-entry ${entry.on ? "" : "ws-off"}`,
+        role: "group",
+        "aria-label": entry.name || "Entry",
+      },
       el(
         "div",
         { class: "ws-row" },
@@ -133,7 +180,15 @@ export class Steer extends View {
         button("Remove this entry", remove, { picture: "bin" }),
       ),
       input("Keys, with commas between", entry.keys.join(", "), keys),
-      typed(el("textarea", { rows: 2, value: entry.text, placeholder: "What the model should know", "aria-label": "What the model should know" }), (value) => set("text", value)),
+      typed(
+        el("textarea", {
+          rows: 2,
+          value: entry.text,
+          placeholder: "What the model should know",
+          "aria-label": "What the model should know",
+        }),
+        (value) => set("text", value),
+      ),
     );
   }
 }
@@ -148,13 +203,31 @@ const input = (label, value, take) =>
   typed(el("input", { type: "text", value, placeholder: label, "aria-label": label }), take);
 
 const labelled = (label, hint, field) =>
-  el("label", { class: "ws-field" }, el("span", { class: "ws-label" }, label), el("span", { class: "ws-faint" }, hint), field);
+  el(
+    "label",
+    { class: "ws-field" },
+    el("span", { class: "ws-label" }, label),
+    el("span", { class: "ws-faint" }, hint),
+    field,
+  );
 
-const area = (label, hint, value, take, rows) => labelled(label, hint, typed(el("textarea", { rows, value }), take));
+const area = (label, hint, value, take, rows) => labelled(
+  label,
+  hint,
+  typed(el("textarea", { rows, value }), take),
+);
 
-const line = (label, hint, value, take) => labelled(label, hint, typed(el("input", { type: "text", value }), take));
+const line = (label, hint, value, take) => labelled(
+  label,
+  hint,
+  typed(el("input", { type: "text", value }), take),
+);
 
 function list(label, hint, values, take) {
   const lines = (text) => text.split("\n").filter((each) => each.trim() !== "");
-  return labelled(label, hint, typed(el("textarea", { rows: 2, value: values.join("\n") }), (text) => take(lines(text))));
+  return labelled(
+    label,
+    hint,
+    typed(el("textarea", { rows: 2, value: values.join("\n") }), (text) => take(lines(text))),
+  );
 }

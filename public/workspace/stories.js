@@ -7,7 +7,14 @@ import { story } from "./story.js";
 import { toast } from "./toast.js";
 import { View } from "./view.js";
 
-const FORMATS = { txt: "Plain text", md: "Markdown", docx: "Word", epub: "E-book", html: "Web page", json: "Everything (JSON)" };
+const FORMATS = {
+  txt: "Plain text",
+  md: "Markdown",
+  docx: "Word",
+  epub: "E-book",
+  html: "Web page",
+  json: "Everything (JSON)",
+};
 const DRAFTS = [".txt", ".md", ".docx", ".odt", ".epub", ".rtf", ".html", ".json"];
 const LARGEST = 20 * 1024 * 1024;
 
@@ -20,30 +27,50 @@ export class Stories extends View {
 
   constructor() {
     super("Stories");
-    this.search = el("input", { type: "search", placeholder: "Search stories", "aria-label": "Search stories" });
+    this.search = el("input", {
+      type: "search",
+      placeholder: "Search stories",
+      "aria-label": "Search stories",
+    });
     this.search.addEventListener("input", debounced(() => this.reload(), 250));
     this.shelf = el(
       "select",
       { "aria-label": "Which stories", onchange: () => this.#goTo(this.shelf.value) },
-      ...["current", "archived", "deleted"].map((name) => el("option", { value: name }, name[0].toUpperCase() + name.slice(1))),
+      ...["current", "archived", "deleted"].map(
+        (name) => el("option", { value: name }, name[0].toUpperCase() + name.slice(1)),
+      ),
     );
     this.file = el("input", { type: "file", accept: DRAFTS.join(","), hidden: true });
     this.file.addEventListener("change", () => this.#bringIn([...this.file.files]));
     this.list = el("ul", { class: "ws-stories" });
     this.more = button("Show more", () => this.attempt(() => this.#fetch(this.#next)));
-    const bringIn = button("Import a draft", () => this.file.click(), { kind: "ws-strong", title: `${DRAFTS.join(" ")}, at most 20 MB; or drop it here` });
-    const take = (path, label, title) => el("a", { class: "ws-button", href: address(path), download: "", title }, label);
+    const bringIn = button("Import a draft", () => this.file.click(), {
+      kind: "ws-strong",
+      title: `${DRAFTS.join(" ")}, at most 20 MB; or drop it here`,
+    });
+    const take = (path, label, title) => el(
+      "a",
+      { class: "ws-button", href: address(path), download: "", title },
+      label,
+    );
     const top = el("div", { class: "ws-tools" }, this.search, this.shelf, bringIn, this.file);
     const foot = el(
       "div",
       { class: "ws-tools ws-foot" },
       take(["export"], "All stories (zip)", "Every story as JSON and Markdown"),
-      take(["feedback"], "Your thumbs (JSON Lines)", "What you liked and did not, with what the model was asked"),
+      take(
+        ["feedback"],
+        "Your thumbs (JSON Lines)",
+        "What you liked and did not, with what the model was asked",
+      ),
     );
     this.body.append(this.list, this.more);
     this.element.prepend(top);
     this.element.append(foot);
-    this.list.addEventListener("keydown", (event) => event.key === "Escape" && this.#closeMenus(event));
+    this.list.addEventListener(
+      "keydown",
+      (event) => event.key === "Escape" && this.#closeMenus(event),
+    );
     story.addEventListener("opened", () => this.stale());
     story.addEventListener("elsewhere", debounced(() => this.stale(), 1000));
     this.#acceptDrops();
@@ -55,8 +82,16 @@ export class Stories extends View {
   }
 
   async #fetch(before) {
-    const shelf = { archived: this.#shelf === "archived" ? 1 : undefined, deleted: this.#shelf === "deleted" ? 1 : undefined };
-    const answer = await this.#ask({ search: this.search.value || undefined, ...shelf, limit: 50, before });
+    const shelf = {
+      archived: this.#shelf === "archived" ? 1 : undefined,
+      deleted: this.#shelf === "deleted" ? 1 : undefined,
+    };
+    const answer = await this.#ask({
+      search: this.search.value || undefined,
+      ...shelf,
+      limit: 50,
+      before,
+    });
     if (!answer) return;
     const rows = answer.stories.map((each) => this.#row(each));
     if (before) this.list.append(...rows);
@@ -66,8 +101,16 @@ export class Stories extends View {
   }
 
   #none() {
-    const nothing = { current: "No stories yet.", archived: "Nothing is archived.", deleted: "Nothing is deleted." };
-    return el("li", { class: "ws-empty" }, this.search.value ? "No story has these words." : nothing[this.#shelf]);
+    const nothing = {
+      current: "No stories yet.",
+      archived: "Nothing is archived.",
+      deleted: "Nothing is deleted.",
+    };
+    return el(
+      "li",
+      { class: "ws-empty" },
+      this.search.value ? "No story has these words." : nothing[this.#shelf],
+    );
   }
 
   #goTo(shelf) {
@@ -78,35 +121,72 @@ export class Stories extends View {
 
   #row(each) {
     const changed = new Date(each.updated).toLocaleDateString(undefined, { dateStyle: "medium" });
-    const length = [each.words === undefined ? null : counted(each.words, "word"), counted(each.passages, "passage")];
+    const length = [
+      each.words === undefined ? null : counted(each.words, "word"),
+      counted(each.passages, "passage"),
+    ];
     const facts = [...length, changed].filter(Boolean).join(" · ");
-    const title = el("a", { href: page(each.id), class: "ws-story-title" }, each.title || "Untitled");
-    const text = el("div", { class: "ws-run-text" }, title, el("span", { class: "ws-faint" }, facts));
+    const title = el(
+      "a",
+      { href: page(each.id), class: "ws-story-title" },
+      each.title || "Untitled",
+    );
+    const text = el(
+      "div",
+      { class: "ws-run-text" },
+      title,
+      el("span", { class: "ws-faint" }, facts),
+    );
     const isHere = each.id === story.id;
-    const row = el("li", { class: `ws-story ${isHere ? "ws-here" : ""}`, "aria-current": isHere ? "true" : undefined }, text);
-    row.append(this.#shelf === "deleted" ? button("Recover", () => this.#set(each, { deleted: false })) : this.#menu(each, text));
+    const row = el(
+      "li",
+      { class: `ws-story ${isHere ? "ws-here" : ""}`, "aria-current": isHere ? "true" : undefined },
+      text,
+    );
+    row.append(
+      this.#shelf === "deleted" ? button(
+        "Recover",
+        () => this.#set(each, { deleted: false }),
+      ) : this.#menu(each, text),
+    );
     return row;
   }
 
   #menu(each, text) {
     const menu = el("details", { class: "ws-menu" });
-    const close = () => void (menu.open = false); // what a listener returns as false cancels the click
+    const close = () => void (menu.open = false); // false would cancel the click
     const item = (label, act) =>
       button(label, () => {
         close();
         act();
       });
     const links = Object.entries(FORMATS).map(([format, label]) =>
-      el("a", { class: "ws-button", href: address(["stories", each.id, "export", format]), download: "", onclick: close }, label),
+      el(
+        "a",
+        {
+          class: "ws-button",
+          href: address(["stories", each.id, "export", format]),
+          download: "",
+          onclick: close,
+        },
+        label,
+      ),
     );
     menu.append(
-      el("summary", { "aria-label": `What to do with ${each.title}`, title: "Rename, copy, export …" }, "⋯"),
+      el(
+        "summary",
+        { "aria-label": `What to do with ${each.title}`, title: "Rename, copy, export …" },
+        "⋯",
+      ),
       el(
         "div",
         { class: "ws-popover" },
         item("Rename", () => this.#rename(each, text)),
         item("Duplicate", () => this.#duplicate(each)),
-        item(each.archived ? "Take out of the archive" : "Archive", () => this.#set(each, { archived: !each.archived })),
+        item(
+          each.archived ? "Take out of the archive" : "Archive",
+          () => this.#set(each, { archived: !each.archived }),
+        ),
         item("Delete", () => this.#delete(each)),
         el("h4", {}, "Export"),
         el("div", { class: "ws-formats" }, links),
@@ -122,7 +202,12 @@ export class Stories extends View {
   }
 
   #rename(each, text) {
-    const field = el("input", { type: "text", value: each.title, maxLength: 200, "aria-label": "Title" });
+    const field = el("input", {
+      type: "text",
+      value: each.title,
+      maxLength: 200,
+      "aria-label": "Title",
+    });
     const [title] = text.children;
     let isOver = false; // taking the field away blurs it, which says so once more
     const leave = () => {
@@ -166,7 +251,10 @@ export class Stories extends View {
     return this.attempt(async () => {
       const copy = await post(["stories", each.id, "duplicate"]);
       await this.load();
-      toast(`“${copy.title}” is a copy of its own.`, ["Open it", () => location.assign(page(copy.id))]);
+      toast(
+        `“${copy.title}” is a copy of its own.`,
+        ["Open it", () => location.assign(page(copy.id))],
+      );
     });
   }
 
@@ -177,8 +265,12 @@ export class Stories extends View {
     return this.attempt(async () => {
       const ending = file.name.slice(file.name.lastIndexOf(".")).toLowerCase();
       if (files.length > 1) throw new Error("One draft at a time, please.");
-      if (!DRAFTS.includes(ending)) throw new Error(`${file.name} cannot be read. A draft is one of ${DRAFTS.join(" ")}.`);
-      if (file.size > LARGEST) throw new Error(`${file.name} has ${number(Math.ceil(file.size / 1024 / 1024))} MB, and a draft has at most 20. Save it in parts.`);
+      if (!DRAFTS.includes(ending)) throw new Error(
+        `${file.name} cannot be read. A draft is one of ${DRAFTS.join(" ")}.`,
+      );
+      if (file.size > LARGEST) throw new Error(
+        `${file.name} has ${number(Math.ceil(file.size / 1024 / 1024))} MB, and a draft has at most 20. Save it in parts.`,
+      );
       toast(`Reading ${file.name}…`);
       const made = await upload(["import"], { name: file.name }, file);
       location.assign(page(made.id));

@@ -123,7 +123,9 @@ class Story extends EventTarget {
   begun = (id) => this.#begin(id);
 
   #take(answer, isWhole) {
-    const kept = isWhole || !answer.after ? -1 : this.passages.findIndex((p) => p.id === answer.after);
+    const kept = isWhole || !answer.after ? -1 : this.passages.findIndex(
+      (p) => p.id === answer.after,
+    );
     if (answer.after && kept < 0 && !isWhole) return void this.refresh(true);
     for (const passage of answer.passages)
       if (passage.state === "streaming" && passage.id === this.#live?.id)

@@ -31,7 +31,10 @@ class Versions {
     this.row = el("div", { class: "ws-columns" });
     this.stop = button("Stop", () => send("stop"), { title: "Stop writing" });
     const content = el("div", { class: "ws-sheet-body" }, this.row);
-    const { sheet, close } = openSheet("Which way?", content, { buttons: [this.stop], left: () => this.#leave() });
+    const { sheet, close } = openSheet("Which way?", content, {
+      buttons: [this.stop],
+      left: () => this.#leave(),
+    });
     this.close = close;
     this.draw = eachFrame(() => this.#draw());
     sheet.classList.add("ws-versions");
@@ -51,11 +54,21 @@ class Versions {
   }
 
   #add(id, version) {
-    const take = button(`Take this one`, () => this.#pick(id), { kind: "ws-strong", disabled: true, title: `Take this one (${version + 1})` });
+    const take = button(`Take this one`, () => this.#pick(id), {
+      kind: "ws-strong",
+      disabled: true,
+      title: `Take this one (${version + 1})`,
+    });
     const count = el("span", { class: "ws-faint" });
     const prose = el("div", { class: "ws-prose", tabindex: 0 });
     const heading = el("h3", {}, `Version ${version + 1}`);
-    const section = el("section", { "aria-label": `Version ${version + 1}` }, heading, prose, el("div", { class: "ws-row" }, take, count));
+    const section = el(
+      "section",
+      { "aria-label": `Version ${version + 1}` },
+      heading,
+      prose,
+      el("div", { class: "ws-row" }, take, count),
+    );
     section.style.order = version;
     this.row.append(section);
     this.#columns.set(id, { version, text: "", isDone: false, take, count, prose });
@@ -74,7 +87,9 @@ class Versions {
   }
 
   #key(event) {
-    const chosen = [...this.#columns].find(([, column]) => String(column.version + 1) === event.key);
+    const chosen = [...this.#columns].find(
+      ([, column]) => String(column.version + 1) === event.key,
+    );
     if (!chosen?.[1].isDone || !chosen[1].text) return;
     event.preventDefault(); // or the field that has the focus again gets the digit
     this.#pick(chosen[0]);

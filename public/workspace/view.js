@@ -11,7 +11,12 @@ export class View {
   constructor(label) {
     this.trouble = el("div", { class: "ws-trouble", role: "alert", hidden: true });
     this.body = el("div", { class: "ws-body" });
-    this.element = el("div", { class: "ws-column" }, this.trouble, el("div", { class: "ws-scroll" }, this.body));
+    this.element = el(
+      "div",
+      { class: "ws-column" },
+      this.trouble,
+      el("div", { class: "ws-scroll" }, this.body),
+    );
     this.label = label;
   }
 
@@ -51,6 +56,10 @@ export class View {
 
   /** What to say while there is no story, or null. */
   noStory() {
-    return story.id ? null : el("p", { class: "ws-empty" }, "Begin a story, or open one from the list, and it shows here.");
+    return story.id ? null : el(
+      "p",
+      { class: "ws-empty" },
+      "Begin a story, or open one from the list, and it shows here.",
+    );
   }
 }

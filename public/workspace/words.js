@@ -34,7 +34,10 @@ export class Words extends View {
   load() {
     const none = this.noStory();
     if (none) return this.body.replaceChildren(none);
-    if (!this.fan.element.isConnected) this.body.replaceChildren(this.fan.element, this.distribution.element);
+    if (!this.fan.element.isConnected) this.body.replaceChildren(
+      this.fan.element,
+      this.distribution.element,
+    );
     return Promise.all([this.fan.load(), this.distribution.load()]);
   }
 
