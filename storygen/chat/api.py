@@ -247,9 +247,13 @@ async def steering(studio: Studio, owner: str, request: Request) -> Any:
 
 
 async def steer(studio: Studio, owner: str, request: Request) -> Any:
-    """Tell it something else."""
-    told = from_json(await _json(request)).as_json()
-    await studio.store.update_settings(owner, _id(request, "story"), {"steering": told})
+    """Tell it something else; what is not named stays as it is."""
+    story = await studio.store.story(owner, _id(request, "story"))
+    changes = await _json(request)
+    if not isinstance(changes, dict):
+        raise StoryError("Steering must be an object.")
+    told = from_json(steering_of(story.settings).as_json() | changes).as_json()
+    await studio.store.update_settings(owner, story.id, {"steering": told})
     return told
 
 
@@ -329,7 +333,11 @@ def _passages(told: StoryTree, branch: Sequence[Passage], first: int) -> list[di
 def _passage(told: StoryTree, branch: Sequence[Passage], n: int) -> dict[str, Any]:
     """A passage of the branch as the manuscript shows it."""
     passage, said = branch[n], told.mark(branch[n].id)
-    siblings = told.siblings(passage.id)
+    siblings = [
+        sibling
+        for sibling in told.siblings(passage.id)
+        if sibling.id == passage.id or not told.mark(sibling.id).deleted
+    ]
     origin = told.origin(passage.id)
     is_edited = passage.role == "model" and origin.text != passage.text
     params = passage.params or {}

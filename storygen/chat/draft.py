@@ -13,7 +13,7 @@ from typing import Any
 from storygen.catalogue import ModelInfo
 from storygen.chat.state import Chat, Studio
 from storygen.engine.interface import Engine, FinishReason
-from storygen.errors import ModelNotFoundError, PromptError
+from storygen.errors import ModelNotFoundError, PromptError, StoryError
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.story.prompt import Prompt, build_prompt, glue, prompt_budget
 from storygen.story.steering import NO_STEERING, Steering
@@ -71,20 +71,26 @@ class Author:
             self.writing.interrupt()
             await asyncio.wait(readers)
             self.writing.readers = set()
-            for draft in drafts:
-                await self._finish(draft)
+            ends = [self._finish(draft) for draft in drafts]
+            failures = [e for e in await asyncio.gather(*ends, return_exceptions=True) if e]
+        if failures:  # the others are stored all the same
+            raise failures[0]
         for reader in readers:
             if not reader.cancelled():
                 reader.result()
 
     async def text_of(self, draft: Draft, branch: Sequence[Passage]) -> str:
-        """What would be written, told to nobody."""
+        """What would be written, told to nobody. Raises StoryError where it was stopped."""
         reader = asyncio.create_task(self._read(draft, branch))
         self.writing.readers = {reader}
         try:
-            await reader
+            await asyncio.wait({reader})
         finally:
             self.writing.readers = set()
+            reader.cancel()
+        if reader.cancelled():
+            raise StoryError("It was stopped before its end, so nothing was compared.")
+        reader.result()
         return draft.text
 
     async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:

@@ -25,9 +25,10 @@ class Floor:
         self._stops_then = self._stops()
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether nothing more should be written: Stop was pressed, or the window was closed."""
-        return self._stops() != self._stops_then
+    def is_called_off(self) -> bool:
+        """Whether nothing more should be written: Stop was pressed, the window was closed, or
+        somebody waits to go on elsewhere."""
+        return self.writing.waiting > 0 or self._stops() != self._stops_then
 
     def _stops(self) -> int:
         return self.writing.stops + self.chat.stops
@@ -48,7 +49,7 @@ class Floor:
 
     async def press(self, work: Callable[[], Awaitable[None]]) -> None:
         """A button waits for nothing: the end of the story it was pressed for would be gone."""
-        if self.writing.lock.locked():
+        if self.writing.readers:
             await self.screen.toast("A passage is being written here. Press Stop first.")
         else:
             await self.run(work)
@@ -114,4 +115,5 @@ class Floor:
         ends_with_model = bool(branch) and branch[-1].role == "model"
         await self.screen.offer(offered, branch[-1].id if ends_with_model else None)
         here = {"story": self.chat.story_id, "head": tree.head_id, "can_redo": can_redo}
-        await self.screen.tell(changed=here)
+        for chat in self.studio.chats_of(self.chat):
+            await chat.screen.tell(changed=here)

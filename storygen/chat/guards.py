@@ -24,7 +24,7 @@ from storygen.chat.prose import untyped
 from storygen.errors import SettingsError, StoryError
 
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
-MAX_BODY = 256 * 1024  # bytes; a settings form, a title, a button
+MAX_BODY = 1024 * 1024  # bytes; what the model is told of a story, a title, a button
 MAX_FILE = 64_000_000  # bytes; a draft or a story, whose route has limits of its own
 MAX_MESSAGE = 1_000_000  # characters
 SECRET_BYTES = 48

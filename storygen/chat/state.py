@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from chainlit.session import WebsocketSession
 
@@ -77,6 +77,7 @@ class Studio:
         self.engine = engine
         self.turns: set[asyncio.Task[Any]] = set()
         self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
+        self._chats: WeakSet[Chat] = WeakSet()
 
     def chat(self, session: WebsocketSession) -> Chat:
         """The chat of a session, made when first asked for. The session carries it, so that both
@@ -87,7 +88,14 @@ class Studio:
             choices = first_choices(self.engine.models())
             chat = Chat(session, owner, choices, Screen(session))
             vars(session)["storygen_chat"] = chat
+            self._chats.add(chat)
         return chat
+
+    def chats_of(self, chat: Chat) -> list[Chat]:
+        """All windows on a chat's story, that one first."""
+        place = (chat.owner, chat.story_id)
+        others = [c for c in self._chats if c is not chat and (c.owner, c.story_id) == place]
+        return [chat, *others]
 
     def writing(self, chat: Chat) -> Writing:
         """The work on the chat's story."""

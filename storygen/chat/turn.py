@@ -14,7 +14,7 @@ from storygen.story.pieces import split
 from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import HEAD, INTERRUPTED
 from storygen.story.tree import PICKED, Passage, StoryTree
-from storygen.story.words import Sought
+from storygen.story.words import MAX_SOUGHT, Sought
 
 TITLE_LENGTH = 60
 WARMER = 0.2  # what Retry warmer adds to the temperature
@@ -176,7 +176,7 @@ class Turn:
             await self.screen.toast("At temperature 0 every way gives the same words.")
         branch = (await self.floor.tree_at(head_id)).branch()
         drafts = [replace(await self._draft(branch, version=v), version=v) for v in range(n)]
-        if not self.floor.is_stopped:
+        if not self.floor.is_called_off:
             await self.author.write(drafts, branch)
 
     async def _step_back(self, head_id: str) -> None:
@@ -193,9 +193,30 @@ class Turn:
     async def _reword(self, passage_id: str, text: str) -> None:
         if not text.strip():
             raise PromptError("A passage cannot be edited to nothing; use Undo to take it away.")
-        await self.store.rewrite(self.chat.owner, self.chat.story_id, {passage_id: text})
+        tree = await self.floor.tree()
+        passage = tree[passage_id]
+        if passage_id in {told.id for told in tree.branch()}:
+            await self.store.rewrite(self.chat.owner, self.chat.story_id, {passage_id: text})
+            return
+        await self.store.add_passage(  # another window has gone elsewhere: no word is lost
+            self.chat.owner,
+            self.chat.story_id,
+            passage.role,
+            text,
+            parent_id=passage.parent_id,
+            model=passage.model,
+            move_head=False,
+        )
+        raise StoryError(
+            "The story stands on another branch by now. Your words are kept under Branches, beside "
+            "the passage you edited."
+        )
 
     async def _replace(self, sought: Sought, new: str) -> None:
+        if len(new) > MAX_SOUGHT:
+            raise StoryError(
+                f"{len(new):,} characters cannot be put in for others: at most {MAX_SOUGHT} can."
+            )
         branch = (await self.floor.tree()).branch()
         texts = {p.id: sought.replaced(p.text, new) for p in branch}
         count = sum(len(list(sought.spans(p.text))) for p in branch)
@@ -241,8 +262,10 @@ class Turn:
         params = SamplingParams(**{k: v for k, v in passage.params.items() if k in names})
         steering = from_json(passage.params.get("steering", {}))
         draft = Draft(passage.model or "", params, steering, passage.parent_id)
+        if self.floor.is_called_off:
+            return
         text = await self.author.text_of(draft, branch)
-        if passage.finish_reason in ("cancelled", INTERRUPTED):
+        if passage.finish_reason in ("cancelled", "error", INTERRUPTED):
             text = text[: len(passage.text)]  # it was stopped before its end
         if is_same := text == passage.text:
             await self.screen.toast("Written again, word for word the same.", "success")
@@ -291,7 +314,7 @@ class Turn:
     ) -> None:
         """Let the chosen model continue a branch, unless the writer has gone on or pressed Stop."""
         draft = await self._draft(branch, params, version)
-        if self.floor.writing.waiting or self.floor.is_stopped:
+        if self.floor.is_called_off:
             return
         await self.author.write([draft], branch)
         await self._remark(draft)

@@ -28,6 +28,7 @@ MAX_OBJECT = 1_000_000  # characters of JSON, of a story's settings or a passage
 _STORY = {"storygen", "title", "settings", "head", "passages"}
 _TEXTS = {"text": MAX_TEXT, "model": 200, "finish_reason": 16, "name": MAX_NAME}
 _MARKED = {"name", "favourite", "rating", "deleted"}
+_OWN = ("text", "model", "params", "finish_reason")  # what a copy may have from its source
 _KNOWN = {"number", "parent", "source", "role", "at", "params"} | _MARKED | _TEXTS.keys()
 
 
@@ -45,7 +46,7 @@ class Whole:
 def dump(story: Story, tree: StoryTree) -> bytes:
     """A story as JSON in UTF-8."""
     numbers = {passage.id: number for number, passage in enumerate(tree, 1)}
-    passages = [_written(passage, tree.mark(passage.id), numbers) for passage in tree]
+    passages = [_written(passage, tree, numbers) for passage in tree]
     head = numbers[tree.head_id] if tree.head_id is not None else None
     whole = {
         "storygen": VERSION,
@@ -85,17 +86,19 @@ def load(data: bytes) -> Whole:
     return whole
 
 
-def _written(passage: Passage, mark: Mark, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _written(passage: Passage, tree: StoryTree, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """A passage as JSON has it. What a copy has from its source stands there only."""
+    mark = tree.mark(passage.id)
+    own = {name: getattr(passage, name) for name in _OWN}
+    if passage.source_id and all(getattr(tree[passage.source_id], n) == own[n] for n in _OWN):
+        own = {}
     values = {
         "number": numbers[passage.id],
         "parent": numbers[passage.parent_id] if passage.parent_id else None,
         "source": numbers[passage.source_id] if passage.source_id else None,
         "role": passage.role,
-        "text": passage.text,
+        **own,
         "at": passage.created_at.astimezone(UTC).isoformat(),
-        "model": passage.model,
-        "params": passage.params,
-        "finish_reason": passage.finish_reason,
         "name": mark.name or None,
         "favourite": mark.favourite or None,
         "rating": mark.rating or None,
@@ -116,6 +119,10 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     for name in ("parent", "source"):
         _require_number(f"{place}.{name}", values.get(name), number - 1)
     _require_one_of(f"{place}.role", values.get("role"), get_args(Role))
+    if values.get("source") is not None and not values.keys() & set(_OWN):
+        source = whole.passages[values["source"] - 1]
+        values = values | {name: getattr(source, name) for name in _OWN}
+        values = {name: value for name, value in values.items() if value is not None}
     for name, longest in _TEXTS.items():
         if name == "text" or name in values:
             _require_text(f"{place}.{name}", values.get(name), longest)

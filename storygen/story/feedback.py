@@ -18,20 +18,29 @@ def preferences(tree: StoryTree) -> Iterator[dict[str, Any]]:
             continue
         parent_id = versions[0].parent_id
         branch = tree.branch(parent_id) if parent_id else []
-        place = {"prompt": manuscript(branch)[-CONTEXT:]}
+        place = {"prompt": _end_of(branch)}
         for good in up:
             for bad in down:
                 yield (
                     place
                     | {"chosen": good.text, "rejected": bad.text}
                     | {
-                        "chosen_by": _origin(good),
-                        "rejected_by": _origin(bad),
+                        "chosen_by": _origin(tree, good),
+                        "rejected_by": _origin(tree, bad),
                     }
                 )
         for passage in (up or down) if not (up and down) else []:
             rating = tree.mark(passage.id).rating
-            yield place | {"text": passage.text, "rating": rating, "by": _origin(passage)}
+            yield place | {"text": passage.text, "rating": rating, "by": _origin(tree, passage)}
+
+
+def _end_of(branch: list[Passage]) -> str:
+    """The last characters of a branch, from no more passages than they take."""
+    first, size = len(branch), 0
+    while first and size < CONTEXT:
+        first -= 1
+        size += len(branch[first].text)
+    return manuscript(branch[first:])[-CONTEXT:]
 
 
 def _places(tree: StoryTree) -> Iterator[list[Passage]]:
@@ -43,10 +52,10 @@ def _places(tree: StoryTree) -> Iterator[list[Passage]]:
             yield versions
 
 
-def _origin(passage: Passage) -> dict[str, Any]:
+def _origin(tree: StoryTree, passage: Passage) -> dict[str, Any]:
     """Which model wrote a passage, with what settings; whether the writer has reworded it."""
     return {
         "model": passage.model,
         "settings": passage.params or {},
-        "edited": passage.source_id is not None,
+        "edited": tree.origin(passage.id).text != passage.text,
     }

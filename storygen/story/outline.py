@@ -1,5 +1,7 @@
 """The tree of passages as a writer surveys it: stretches without a fork, and what was put away."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from storygen.story.tree import Passage, StoryTree
@@ -24,13 +26,14 @@ class Run:
 def runs(tree: StoryTree) -> list[Run]:
     """All that was not put away and the active branch, parents before what follows them."""
     hidden = hidden_ids(tree)
+    following = Counter(passage.parent_id for passage in tree if passage.id not in hidden)
     found: list[Run] = []
     run_of: dict[str | None, Run] = {}
     for passage in tree:
         if passage.id in hidden:
             continue
         before = run_of.get(passage.parent_id)
-        if before is None or before.id != passage.parent_id or _ends(tree, before.id, hidden):
+        if before is None or before.id != passage.parent_id or _ends(tree, before.id, following):
             before = Run(before)
             found.append(before)
         before.passages.append(passage)
@@ -70,9 +73,9 @@ def opening(text: str) -> str:
     return words if len(words) <= OPENING else words[: OPENING - 1] + "…"
 
 
-def _ends(tree: StoryTree, passage_id: str, hidden: set[str]) -> bool:
-    """Whether a run ends here although something follows."""
+def _ends(tree: StoryTree, passage_id: str, following: Mapping[str | None, int]) -> bool:
+    """Whether a run ends here although something follows; following counts what does."""
     mark = tree.mark(passage_id)
     if passage_id == tree.head_id or mark.name or mark.favourite:
         return True
-    return sum(child.id not in hidden for child in tree.children(passage_id)) != 1
+    return following[passage_id] != 1

@@ -3,6 +3,7 @@
 It lies in the story's settings, as JSON. What comes from a browser is checked here, once.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 from storygen.errors import StoryError
 
+MAX_ALL = 200_000  # characters together, as JSON
 MAX_MEMORY = 20_000
 MAX_NOTE = 4_000
 MAX_LORE = 300
@@ -71,6 +73,11 @@ def from_json(value: object) -> Steering:
     What is missing has its default. Empty stop strings and phrases are left out.
     """
     found = _object(value, "Steering", {field.name for field in fields(Steering)})
+    if (size := len(json.dumps(found, ensure_ascii=False))) > MAX_ALL:
+        raise StoryError(
+            f"Memory, note and lore have {size:,} characters together: at most {MAX_ALL:,} can be "
+            "kept."
+        )
     lore = [_lore(entry, n) for n, entry in enumerate(_list(found, "lore", MAX_LORE), 1)]
     return Steering(
         memory=_text(found, "memory", MAX_MEMORY),

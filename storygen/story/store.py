@@ -21,10 +21,21 @@ from storygen.story.database import Database
 from storygen.story.schema import head_moves, stories
 from storygen.story.schema import marks as marks_table
 from storygen.story.schema import passages as passages_table
-from storygen.story.tree import Mark, Passage, Role, State, Story, StoryTree, no_passage
+from storygen.story.tree import (
+    PICKED,
+    UNMARKED,
+    Mark,
+    Passage,
+    Role,
+    State,
+    Story,
+    StoryTree,
+    no_passage,
+)
 
 HEAD: Final = "head"  # as a parent: wherever the story's head is
 INTERRUPTED: Final = "interrupted"  # finish_reason of a passage that a crash cut off
+COPY: Final = "copy"  # state of a row whose passage is as its source in all but its place
 
 MAX_TEXT = 2_000_000
 MAX_TITLE = 500
@@ -54,11 +65,15 @@ class StoryStore:
         """
         store = cls(await Database.open(url))
         async with store._database.write() as connection:
-            await connection.execute(
-                passages_table.update()
-                .where(passages_table.c.state == "streaming")
-                .values(state="complete", finish_reason=INTERRUPTED)
-            )
+            growing = passages_table.c.state == "streaming"
+            rows = await connection.execute(sa.select(passages_table).where(growing))
+            for row in rows.mappings().all():
+                reason = PICKED if PICKED in (row["params"] or {}) else INTERRUPTED
+                await connection.execute(
+                    passages_table.update()
+                    .where(growing, passages_table.c.id == row["id"])
+                    .values(state="complete", finish_reason=reason)
+                )
         return store
 
     async def close(self) -> None:
@@ -180,14 +195,16 @@ class StoryStore:
         """
         new_id, now = str(uuid4()), datetime.now(UTC)
         ids: dict[str, str] = {}
+        known: dict[str, Passage] = {}
         rows = []
         for number, passage in enumerate(passages, 1):
             if passage.id in ids:
                 raise StoryError(
                     f"Two passages have the id {passage.id[:40]!r}: give each its own."
                 )
-            row = _row_of(passage, owner, new_id, number, ids, str(uuid4()))
-            ids[passage.id] = row["id"]
+            source = known.get(passage.source_id) if passage.source_id else None
+            row = _row_of(passage, owner, new_id, number, ids, str(uuid4()), source)
+            ids[passage.id], known[passage.id] = row["id"], passage
             rows.append(row)
         for named in [*(marks or {}), *([] if head_id is None else [head_id])]:
             if named not in ids:
@@ -235,7 +252,11 @@ class StoryStore:
             story = await _story(connection, owner, story_id)
             rows = (await connection.execute(since)).mappings().all()
             marked = (await connection.execute(said)).mappings().all()
-        read = known + [_as_passage(row) for row in rows]
+        read = list(known)
+        by_id = {passage.id: passage for passage in read}
+        for row in rows:
+            read.append(_as_passage(row, by_id))
+            by_id[row["id"]] = read[-1]
         growing = next((n for n, p in enumerate(read) if p.state == "streaming"), len(read))
         self._read[owner, story_id] = read[:growing]
         while len(self._read) > REMEMBERED:
@@ -289,8 +310,9 @@ class StoryStore:
     async def rewrite(self, owner: str, story_id: str, texts: Mapping[str, str]) -> Story:
         """Give passages of the active branch other texts, by their ids.
 
-        From the first that changes on, the branch is copied and the head moved to the copy's end,
-        so that undo brings the old words back; what differs in nothing changes nothing.
+        From the first that changes on, the branch is copied, with what the writer said of it, and
+        the head moved to the copy's end, so that undo brings the old words back; what differs in
+        nothing changes nothing.
         """
         tree = await self.tree(owner, story_id)
         branch = tree.branch()
@@ -313,13 +335,20 @@ class StoryStore:
                 head_number=stories.c.head_number + 1,
             )
             first = held["passage_count"] - len(copied) + 1
-            rows = []
+            ids |= {passage.id: passage.id for passage in tree if passage.id not in ids}
+            rows, said = [], []
             for number, passage in enumerate(copied, first):
                 text = _within(texts.get(passage.id, passage.text), MAX_TEXT, "passage")
-                copy = replace(passage, text=text, source_id=None)
-                row = _row_of(copy, owner, story_id, number, ids, ids[passage.id])
-                rows.append(row | {"source_id": passage.id})
+                copy = replace(passage, text=text, source_id=passage.id)
+                rows.append(_row_of(copy, owner, story_id, number, ids, ids[passage.id], passage))
+                rows[-1]["source_id"] = passage.id
+                mark = replace(tree.mark(passage.id), deleted=False)
+                if mark != UNMARKED:
+                    key = {"story_id": story_id, "owner": owner, "passage_id": ids[passage.id]}
+                    said.append(key | asdict(mark))
             await connection.execute(passages_table.insert(), rows)
+            if said:
+                await connection.execute(marks_table.insert(), said)
             await _record_move(connection, held, ids[branch[-1].id])
             return await _story(connection, owner, story_id)
 
@@ -569,13 +598,23 @@ def _row_of(
     number: int,
     ids: Mapping[str, str],
     new_id: str,
+    source: Passage | None,
 ) -> dict[str, Any]:
     """A passage as a row of another story, or of another branch, where its parent and its source
-    have the ids that `ids` has for them."""
+    have the ids that `ids` has for them. What is as in its source is not stored again."""
     for named in (passage.parent_id, passage.source_id):
         if named is not None and named not in ids:
             raise no_passage(named)
-    return {
+    own = {
+        "text": _within(passage.text, MAX_TEXT, "passage"),
+        "state": "complete",
+        "model": passage.model,
+        "params": passage.params,
+        "finish_reason": passage.finish_reason,
+    }
+    if source is not None and all(getattr(source, name) == own[name] for name in own):
+        own = {"text": "", "state": COPY, "model": None, "params": None, "finish_reason": None}
+    return own | {
         "id": new_id,
         "story_id": story_id,
         "owner": owner,
@@ -583,11 +622,6 @@ def _row_of(
         "parent_id": passage.parent_id and ids[passage.parent_id],
         "source_id": passage.source_id and ids[passage.source_id],
         "role": passage.role,
-        "text": _within(passage.text, MAX_TEXT, "passage"),
-        "state": "complete",
-        "model": passage.model,
-        "params": passage.params,
-        "finish_reason": passage.finish_reason,
         "created_at": passage.created_at,
     }
 
@@ -602,6 +636,11 @@ def _as_story(row: Mapping[Any, Any]) -> Story:
     return Story(**values, archived=row["archived_at"] is not None)
 
 
-def _as_passage(row: Mapping[Any, Any]) -> Passage:
-    hidden = ("owner", "number")
-    return Passage(**{name: value for name, value in row.items() if name not in hidden})
+def _as_passage(row: Mapping[Any, Any], known: Mapping[str, Passage] | None = None) -> Passage:
+    """The passage of a row; what a copy does not say is that of its source, which is known."""
+    values = {name: value for name, value in row.items() if name not in ("owner", "number")}
+    if row["state"] != COPY:
+        return Passage(**values)
+    source = (known or {})[row["source_id"]]
+    places = ("id", "story_id", "parent_id", "source_id", "role", "created_at")
+    return replace(source, **{name: values[name] for name in places})

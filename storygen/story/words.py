@@ -71,18 +71,30 @@ class Sought:
 
     def spans(self, text: str) -> Iterator[Span]:
         """Where it stands in text, from the first place to the last, none overlapping."""
-        return (found.span() for found in self._pattern.finditer(text))
+        body, wanted = text, self.text
+        if not self.case and len(body.lower()) == len(body):  # a few letters become two
+            body, wanted = body.lower(), wanted.lower()
+        here = 0
+        while (start := body.find(wanted, here)) >= 0:
+            here = start + len(wanted)
+            if self.words and (
+                _is_word(text[start - 1 : start]) or _is_word(text[here : here + 1])
+            ):
+                here = start + 1
+            else:
+                yield start, here
 
     def replaced(self, text: str, new: str) -> str:
         """text with every one of these places worded anew."""
-        return self._pattern.sub(lambda _: new, text)
+        parts, here = [], 0
+        for start, end in self.spans(text):
+            parts += [text[here:start], new]
+            here = end
+        return "".join([*parts, text[here:]])
 
-    @property
-    def _pattern(self) -> re.Pattern[str]:
-        pattern = re.escape(self.text)
-        if self.words:
-            pattern = rf"(?<!\w){pattern}(?!\w)"
-        return re.compile(pattern, 0 if self.case else re.IGNORECASE)
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _differing(left: list[str], right: list[str]) -> list[tuple[list[str], list[str]]]:

@@ -173,6 +173,17 @@ async def test_steering_is_kept_beside_the_other_settings(
     assert settings["model"] == "mystery"
 
 
+async def test_what_is_not_named_of_the_steering_stays(
+    client: httpx.AsyncClient, story: Story
+) -> None:
+    """Two windows on one story: neither undoes what the other told the model."""
+    path = f"/api/stories/{story.id}/steering"
+    await post(client, path, {"memory": "Ann is dead."})
+    await post(client, path, {"note": "[Rain.]"})
+    found = await get(client, path)
+    assert (found["memory"], found["note"]) == ("Ann is dead.", "[Rain.]")
+
+
 async def test_the_context_is_the_very_text_the_model_reads(
     client: httpx.AsyncClient, studio: Studio, store: StoryStore, story: Story
 ) -> None:

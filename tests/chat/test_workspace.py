@@ -106,6 +106,26 @@ async def test_one_way_that_fails_takes_no_other_with_it(studio_with: StudioWith
     assert "he lamp broke." in window.browser.outputs[-1]
 
 
+async def test_ways_that_cannot_be_stored_take_no_other_with_them(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await window.type("Begin.")
+    grow, calls = window.studio.store.grow_passage, 0
+
+    async def failing(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise StoryError("The disk is full.")
+        return await grow(*args, **more)
+
+    monkeypatch.setattr(window.studio.store, "grow_passage", failing)
+    await do(window, "versions", n=3)
+    ways = (await tree(window)).children(await window.head())
+    assert sorted(p.state for p in ways) == ["complete", "complete", "streaming"]
+    assert "he disk is full." in window.browser.outputs[-2] + window.browser.outputs[-1]
+
+
 # Edits in place, going back and forth
 
 
@@ -145,6 +165,55 @@ async def test_one_can_stand_anywhere(window: Window) -> None:
     assert await window.texts() == ["One."]
 
 
+async def test_an_edit_is_kept_where_another_window_went_elsewhere(window: Window) -> None:
+    await window.type("Ann ran.")
+    edited = await window.head()
+    await do(window, "undo")
+    before = await window.texts()
+    await do(window, "edit", id=edited, text=" My own words.")
+    assert await window.texts() == before
+    kept = (await tree(window)).siblings(edited)
+    assert [p.text for p in kept] == [" It was dark.", " My own words."]
+    assert "kept under Branches" in html.unescape(window.browser.outputs[-2])
+
+
+async def test_steps_back_that_come_at_once_are_all_taken(window: Window) -> None:
+    for n in range(3):
+        await window.type(f"{n}.")
+    turns = [asyncio.create_task(do(window, "undo")) for _ in range(4)]
+    await asyncio.gather(*turns)
+    assert len(await window.texts()) < 6
+    assert not window.browser.is_busy
+
+
+async def test_a_step_back_is_one_from_where_the_page_stands(window: Window) -> None:
+    await window.type("One.")
+    head = await window.head()
+    await window.type("Two.")
+    before = await window.texts()
+    await do(window, "undo", head=head)
+    assert await window.texts() == before
+    assert "earlier end of the story" in "".join(window.browser.outputs)
+
+
+async def test_every_window_of_a_story_hears_of_its_changes(studio: Studio) -> None:
+    window = Window(studio)
+    await window.type("One.")
+    other, stranger = Window(studio, window.chat.story_id), Window(studio)
+    for each in (other, stranger):
+        assert each.chat.owner == OWNER
+    await do(window, "undo")
+    assert news(other, "changed")[-1]["head"] == await window.head()
+    assert news(stranger, "changed") == []
+
+
+async def test_what_is_put_in_for_other_words_has_a_limit(window: Window) -> None:
+    await window.type("Ann.")
+    await do(window, "replace", text="Ann", **{"with": "x" * 501})
+    assert "501 characters cannot be put in" in html.unescape("".join(window.browser.outputs))
+    assert (await window.texts())[0] == "Ann."
+
+
 # Words out of the fan
 
 
@@ -182,6 +251,21 @@ async def test_the_same_is_written_again(studio_with: StudioWith) -> None:
     assert said["same"] is False
     assert (await tree(window))[said["id"]].text == " It is."
     assert await window.head() == head
+
+
+async def test_once_more_can_be_stopped(studio_with: StudioWith) -> None:
+    engine = FakeEngine([" It was."])
+    window = Window(studio_with(engine))
+    await window.type("Begin.")
+    engine.delay = 3600
+    writing = asyncio.create_task(do(window, "again", id=await window.head()))
+    await until(lambda: engine.n_running == 1)
+    await do(window, "stop")
+    async with asyncio.timeout(PATIENCE):
+        await writing
+    assert not window.browser.is_busy
+    assert "undo" in window.browser.buttons
+    assert "stopped before its end" in html.unescape("".join(window.browser.outputs))
 
 
 async def test_what_was_steered_is_written_again_as_it_was(

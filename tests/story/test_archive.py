@@ -254,3 +254,13 @@ def test_times_of_other_places_become_utc() -> None:
     story = json.loads(WHOLE)
     story["passages"][0]["at"] = MAY.astimezone(timezone(timedelta(hours=5))).isoformat()
     assert dump(*tree_of(load(json.dumps(story).encode()))) == WHOLE
+
+
+def test_what_a_copy_has_from_its_source_is_written_once() -> None:
+    copies = [*PASSAGES, replace(PASSAGES[1], id="e", parent_id="c", source_id="b")]
+    copies.append(replace(copies[-1], id="f", parent_id="e", source_id="e"))
+    written = dump(STORY, StoryTree(copies, "f", {}))
+    assert written.count("Rain “fell”".encode()) == 1
+    assert [p.text for p in load(written).passages] == [p.text for p in copies]
+    assert load(written).passages[5].params == PARAMS
+    assert dump(*tree_of(load(written))) == written

@@ -79,3 +79,8 @@ def test_an_edited_passage_is_told_by_its_new_words() -> None:
     tree = StoryTree([old, new, cut, other], None)
     found = [first_words(tree, tree[i]) for i in "abcd"]
     assert found == ["It was from a man named Merrow.", "… Marrow.", "… was", "Never."]
+
+
+def test_a_fork_with_many_ways_is_surveyed_in_one_go() -> None:
+    many = tree_of({"a": None} | {f"b{n}": "a" for n in range(20_000)}, "a")
+    assert len(runs(many)) == 20_001

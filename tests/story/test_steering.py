@@ -56,6 +56,7 @@ def test_phrases_are_trimmed_stop_strings_are_not_and_empty_ones_are_left_out() 
         ({"banned": [5]}, "banned has 5: each must be a text"),
         ({"banned": ["x" * 101]}, "banned has 'xxx.*of at most 100 characters"),
         ({"loop_guard": "yes"}, "loop_guard is on or off"),
+        ({"lore": [{"text": "x" * 4000}] * 60}, "have .* characters together: at most 200,000"),
     ],
 )
 def test_what_cannot_be_kept_is_named(wrong: Any, sentence: str) -> None:

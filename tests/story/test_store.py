@@ -395,6 +395,44 @@ async def test_an_edit_copies_what_follows_and_undo_brings_the_old_words_back(
     assert (await store.tree(ME, story.id)).branch() == copies
 
 
+async def test_what_an_edit_copies_is_stored_once_and_keeps_its_marks(
+    store: StoryStore, url: str
+) -> None:
+    story = await store.create_story(ME)
+    params = {"seed": 5}
+    told = [
+        await store.add_passage(ME, story.id, "model", f"{n} Ann.", model="m", params=params)
+        for n in range(3)
+    ]
+    await store.mark(ME, story.id, told[2].id, name="The end", rating=1)
+    for text in ("Bea.", "Cleo."):
+        head = (await store.tree(ME, story.id)).branch()[0]
+        await store.rewrite(ME, story.id, {head.id: text})
+    database = sqlite3.connect(url.partition("///")[2])
+    with closing(database):
+        texts_stored = [row[0] for row in database.execute("select text from passages")]
+    assert sorted(texts_stored) == ["", "", "", "", "0 Ann.", "1 Ann.", "2 Ann.", "Bea.", "Cleo."]
+    for opened in (store, await StoryStore.open(url)):
+        tree = await opened.tree(ME, story.id)
+        assert texts(tree) == ["Cleo.", "1 Ann.", "2 Ann."]
+        last = tree.branch()[-1]
+        assert (last.model, last.params, last.state) == ("m", params, "complete")
+        assert tree.mark(last.id) == Mark("The end", rating=1)
+        assert tree.origin(last.id) == told[2]
+    await opened.close()
+
+
+async def test_a_passage_picked_word_by_word_was_not_cut_off(store: StoryStore, url: str) -> None:
+    story = await store.create_story(ME)
+    params = {"picked": True}
+    await store.add_passage(ME, story.id, "model", " a", state="streaming", params=params)
+    await store.close()
+    again = await StoryStore.open(url)
+    (passage,) = (await again.tree(ME, story.id)).branch()
+    assert (passage.state, passage.finish_reason) == ("complete", "picked")
+    await again.close()
+
+
 async def test_an_edit_that_changes_nothing_adds_nothing(store: StoryStore, story: Story) -> None:
     (passage,) = (await store.tree(ME, story.id)).branch()
     assert await store.rewrite(ME, story.id, {passage.id: "It rained."}) == story

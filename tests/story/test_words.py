@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,25 @@ def test_places_are_found(sought: Sought, found: list[str]) -> None:
     text = "Ann met Joann; ANN said $1\\. Annabel"
     assert [text[start:stop] for start, stop in sought.spans(text)] == found
     assert sought.replaced(text, r"\1") == _slowly_replaced(text, sought)
+
+
+@given(
+    st.text("aAbB_ .é", max_size=30),
+    st.text("aAbB_ .", min_size=1, max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_places_are_those_of_a_regular_expression(
+    text: str, sought: str, case: bool, words: bool
+) -> None:
+    pattern = re.escape(sought)
+    pattern = rf"(?<!\w){pattern}(?!\w)" if words else pattern
+    found = re.finditer(pattern, text, 0 if case else re.IGNORECASE)
+    assert list(Sought(sought, case, words).spans(text)) == [place.span() for place in found]
+
+
+def test_letters_that_become_two_are_found_as_they_are() -> None:
+    assert list(Sought("ann").spans("İ Ann ann")) == [(6, 9)]
 
 
 def _slowly_replaced(text: str, sought: Sought) -> str:
