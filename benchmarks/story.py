@@ -76,24 +76,29 @@ async def prepare(server: Server) -> dict[str, str]:
 
 
 async def turns(server: Server, ids: dict[str, str], rounds: int) -> None:
-    """Continue and Undo, from the press to the first word or to the buttons, over the socket."""
+    """Continue and Undo, from the key to the first word or to the buttons, over the socket."""
     first_word: dict[str, list[float]] = {name: [] for name in ids}
     undo: dict[str, list[float]] = {name: [] for name in ids}
     async with connecting(server, server.cookie) as connect:
         clients: dict[str, Client] = {n: await connect(story_id=id) for n, id in ids.items()}
         for _ in range(rounds + 1):  # the first loads the model and reads the prompt
             for name, client in clients.items():
-                pressed = time.monotonic()
-                await client.press("continue")
-                await client.finished()
+                pressed = await ask(client, "continue")
                 begun = next(at for at, event, _ in client.events if event == "stream_start")
                 first_word[name].append(begun - pressed)
-                pressed = time.monotonic()
-                await client.press("undo")
-                await client.finished()
+                pressed = await ask(client, "undo")
                 undo[name].append(time.monotonic() - pressed)
     row("Continue, to the first words", {n: times[1:] for n, times in first_word.items()})
     row("Undo, to the buttons", {n: times[1:] for n, times in undo.items()})
+
+
+async def ask(client: Client, verb: str) -> float:
+    """Have something done as the workspace asks for it; when it was asked."""
+    client.events.clear()
+    asked = time.monotonic()
+    await client.socket.emit("window_message", {"storygen": {"do": verb}})
+    await client.finished()
+    return asked
 
 
 def browser(server: Server, ids: dict[str, str], rounds: int) -> None:
