@@ -14,9 +14,9 @@ from socketio import AsyncServer  # type: ignore[import-untyped]
 
 from storygen.chat import buttons, guards, workspace
 from storygen.chat.buttons import commands, head_of
-from storygen.chat.controls import remembered, widgets
+from storygen.chat.controls import remembered
 from storygen.chat.draft import no_model
-from storygen.chat.settings import apply_settings
+from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.state import Chat, Studio
 from storygen.chat.turn import Turn
 from storygen.errors import StoryError, StorygenError
@@ -81,6 +81,10 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
     async def on_settings(chat: Chat, values: Any) -> None:
         await apply_settings(studio, chat, values)
 
+    async def on_settings_done(chat: Chat, values: Any) -> None:
+        await apply_settings(studio, chat, values)
+        await show_settings(studio, chat)  # with the preset they have come to be of
+
     async def on_window(chat: Chat, payload: Any) -> None:
         if (asked := workspace.asked(payload)) is not None:
             await workspace.do(studio, chat, asked)
@@ -93,7 +97,7 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         "edit_message": on_edit,
         "stop": on_stop,
         "chat_settings_edit": on_settings,
-        "chat_settings_change": on_settings,
+        "chat_settings_change": on_settings_done,
         "window_message": on_window,
     }
     kept = {"connect", "connection_successful", "disconnect", "clear_session"}
@@ -110,7 +114,7 @@ async def begin(studio: Studio, chat: Chat) -> None:
     if chat.session.thread_id_to_resume:  # it was not found, and its id may be a deleted story's
         chat.session.thread_id = str(uuid.uuid4())
     models = studio.engine.models()
-    await chat.screen.settings(widgets(chat.choices, models))
+    await show_settings(studio, chat)
     await chat.screen.emitter.set_commands(commands())
     if not models:
         await chat.screen.notice(no_model(""))
@@ -123,7 +127,7 @@ async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:
     models = studio.engine.models()
     story = await studio.store.story(chat.owner, chat.story_id)
     chat.choices = remembered(story.settings, models)
-    await chat.screen.settings(widgets(chat.choices, models))
+    await show_settings(studio, chat)
     await chat.screen.emitter.set_commands(commands())
 
 

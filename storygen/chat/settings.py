@@ -1,43 +1,42 @@
 """Settings as they are moved: taken at once, remembered with the story, shown wherever they are."""
 
-import asyncio
+from collections.abc import Mapping
 
 from storygen.chat.controls import applied, preset_of, widgets
 from storygen.chat.state import Chat, Studio
 
-REST = 0.6  # seconds
 
-
-async def apply_settings(
-    studio: Studio, chat: Chat, values: object, *, redraw: bool = False
-) -> None:
+async def apply_settings(studio: Studio, chat: Chat, values: object) -> None:
     """Take what the sidebar or the workspace sends, at once; say what could not be taken; remember
-    the rest. redraw shows the sidebar anew whatever came of it."""
+    the rest.
+
+    The sidebar sends its whole form, whose preset stays what it was while a slider moves: only one
+    that was chosen since the form was shown counts. The form is shown anew where more changed than
+    was moved, and not for a slider that leaves its preset: it would jump back.
+    """
     models = studio.engine.models()
     before = chat.choices
+    if isinstance(values, Mapping) and values.get("preset") == chat.shown_preset:
+        values = {name: value for name, value in values.items() if name != "preset"}
     chat.choices, problems = applied(values, before, models)
     if problems and problems[0] != chat.told_setting:
         more = f" (and {len(problems) - 1} more like this)" if problems[1:] else ""
         await chat.screen.toast(problems[0] + more, "warning")
     chat.told_setting = problems[0] if problems else ""
-    if redraw or problems or chat.choices.model != before.model:
-        await chat.screen.settings(widgets(chat.choices, models))
-    elif preset_of(chat.choices, models) != preset_of(before, models):
-        chat.start(_show_at_rest(studio, chat))
+    is_preset = isinstance(values, Mapping) and "preset" in values
+    if problems or is_preset or chat.choices.model != before.model:
+        await show_settings(studio, chat)
     if chat.is_stored and chat.choices != before:
         settings = chat.choices.as_settings()
         await studio.store.update_settings(chat.owner, chat.story_id, settings)
     await chat.screen.tell(settings=told(studio, chat))
 
 
-async def _show_at_rest(studio: Studio, chat: Chat) -> None:
-    """Show which preset the settings are of now, once a slider lies still: shown while it moves, it
-    would jump back."""
-    seen = None
-    while seen != chat.choices:
-        seen = chat.choices
-        await asyncio.sleep(REST)
-    await chat.screen.settings(widgets(chat.choices, studio.engine.models()))
+async def show_settings(studio: Studio, chat: Chat) -> None:
+    """Fill the sidebar."""
+    models = studio.engine.models()
+    chat.shown_preset = preset_of(chat.choices, models)
+    await chat.screen.settings(widgets(chat.choices, models))
 
 
 def told(studio: Studio, chat: Chat) -> dict[str, object]:

@@ -29,6 +29,7 @@ class Chat:
     stops: int = 0  # how often the window was closed
     told_words: int = 0  # how many forgotten words the writer was told of
     told_setting: str = ""  # the last complaint about a setting
+    shown_preset: str = ""  # what the sidebar was shown with
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from storygen.chat.guards import is_uuid
-from storygen.chat.settings import apply_settings
+from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.state import Chat, Studio
 from storygen.chat.turn import Turn
 from storygen.errors import StoryError
@@ -91,7 +91,8 @@ async def _stop(studio: Studio, chat: Chat, asked: Asked) -> None:
 
 
 async def _set(studio: Studio, chat: Chat, asked: Asked) -> None:
-    await apply_settings(studio, chat, {k: v for k, v in asked.items() if k != "do"}, redraw=True)
+    await apply_settings(studio, chat, {k: v for k, v in asked.items() if k != "do"})
+    await show_settings(studio, chat)
 
 
 async def _stored(studio: Studio, chat: Chat) -> str | None:

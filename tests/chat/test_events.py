@@ -1,6 +1,5 @@
 """What comes over the socket besides prose: settings, commands, buttons, windows that open."""
 
-import asyncio
 import html
 from collections.abc import Callable
 from uuid import uuid4
@@ -28,16 +27,18 @@ async def test_settings_hold_at_once_and_are_remembered(window: Window) -> None:
     assert window.browser.settings == []  # the sidebar shows it already
 
 
-async def test_a_slider_that_leaves_its_preset_is_shown_when_it_lies_still(
-    window: Window, monkeypatch: pytest.MonkeyPatch
+async def test_a_slider_leaves_its_preset_and_is_not_shown_again_while_it_moves(
+    window: Window,
 ) -> None:
-    monkeypatch.setattr("storygen.chat.settings.REST", 0.05)
-    for temperature in (0.9, 1.0, 1.2):
-        await apply_settings(window.studio, window.chat, {"temperature": temperature})
-    assert window.browser.settings == []
-    await asyncio.gather(*window.chat.tasks)
+    await events.begin(window.studio, window.chat)
+    form = {"preset": "balanced", **window.chat.choices.as_settings()}
+    for temperature in (0.9, 1.0, 1.2):  # each time with all the rest of the form, as it is there
+        await apply_settings(window.studio, window.chat, form | {"temperature": temperature})
+    assert window.chat.choices.params.temperature == 1.2
+    assert len(window.browser.settings) == 1
+    await apply_settings(window.studio, window.chat, form | {"preset": "steady"})
     shown = {w["id"]: w["initial"] for tab in window.browser.settings[-1] for w in tab["inputs"]}
-    assert (shown["preset"], shown["temperature"]) == ("custom", 1.2)
+    assert (shown["preset"], shown["temperature"], shown["top_k"]) == ("steady", 0.6, 30)
 
 
 async def test_settings_before_the_first_message_belong_to_the_story(window: Window) -> None:
