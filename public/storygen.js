@@ -67,6 +67,11 @@ document.addEventListener(
   true,
 );
 
+// Chainlit passes every window message on to the server, whoever sent it.
+window.addEventListener("message", (event) => {
+  if (event.origin !== location.origin) event.stopImmediatePropagation();
+}, true);
+
 // A new story takes its own address, so that a reload stays with it. Chainlit sees to that itself
 // where the list of stories is on the page; on a phone it is not.
 window.addEventListener("message", (event) => {

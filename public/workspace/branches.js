@@ -164,6 +164,7 @@ export class Branches extends View {
   }
 
   async #delete(run) {
+    if (run.active) send("go", { id: run.parent }); // nobody stands on what is put away
     await this.#store(run, run.first, { deleted: true });
     if (!this.trouble.hidden) return;
     toast("The branch is deleted.", [

@@ -53,7 +53,7 @@ export class Manuscript {
 
   hide() {
     this.#isShown = false;
-    this.bar.close();
+    if (!this.bar.isEditing) this.bar.close(); // what is being typed waits where it is
   }
 
   /** Scroll to a passage and show which it is; now, or as soon as the story is there. */

@@ -1,5 +1,6 @@
 // What can be done with one passage: the bar that a click on it opens.
 
+import { canRead, readAloud } from "./aloud.js";
 import { get, page, post } from "./api.js";
 import { counted, words } from "./counting.js";
 import { button, el } from "./dom.js";
@@ -41,6 +42,11 @@ export class PassageBar {
     this.#place(clientY);
     if (isByKey) this.element.querySelector("button:not(:disabled)").focus({ preventScroll: true });
     this.manuscript.recount();
+  }
+
+  /** Whether a passage is being worded anew. */
+  get isEditing() {
+    return this.#editor !== null;
   }
 
   /** Close it; true if there was something to close. */
@@ -106,6 +112,9 @@ export class PassageBar {
         title: "Branch from here: the story stands here again, what follows is kept",
       }),
       button("Copy", () => this.#copy(passage.text, "Passage copied."), { picture: "copy" }),
+      ...(canRead()
+        ? [button("Read aloud", () => readAloud(passage.text), { picture: "sound" })]
+        : []),
       button(
         "Favourite",
         () => this.#store({ favourite: !passage.favourite }),
@@ -233,6 +242,7 @@ export class PassageBar {
   #save(text) {
     const { id } = this.passage;
     const isNew = text !== this.passage.text;
+    if (!text.trim()) return toast("A passage cannot be edited to nothing; Undo takes it away.");
     this.#stopEditing();
     if (isNew) send("edit", { id, text });
   }
@@ -308,17 +318,15 @@ export class PassageBar {
     send("again", { id: this.passage.id }); // the page says what came of it
   }
 
-  /** Siblings are the first passages of the runs that share a parent with this one's. */
+  /** Go to the end of the branch that another version of the passage is on. */
   async #sibling(step) {
-    const { id } = this.passage;
+    const { id, siblings } = this.passage;
+    const wanted = siblings[siblings.indexOf(id) + step];
+    if (!wanted) return;
     try {
       const { runs } = await get(["stories", story.id, "tree"]);
-      const mine = runs.find((run) => run.first === id);
-      const siblings = runs.filter((run) => run.parent === mine?.parent);
-      const next = siblings[siblings.indexOf(mine) + step];
-      if (!next) return;
       this.#followed = { id, index: story.passages.findIndex((p) => p.id === id) };
-      send("go", { id: next.id });
+      send("go", { id: runs.find((run) => run.first === wanted)?.id ?? wanted });
     } catch (error) {
       toast(error.message);
     }

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { ContextView } from "./context.js";
 import { button, debounced, el, tick } from "./dom.js";
 import { story } from "./story.js";
+import { toast } from "./toast.js";
 import { View } from "./view.js";
 
 const QUIET = 600; // milliseconds without a key, after which it is saved
@@ -12,6 +13,7 @@ const QUIET = 600; // milliseconds without a key, after which it is saved
 export class Steer extends View {
   name = "steer";
   #steering = null;
+  #changed = {}; // what of it is to be saved: another window may have changed the rest
   #of = null; // the story that the steering on the page belongs to
   #save = debounced(() => this.#store(), QUIET);
 
@@ -55,14 +57,21 @@ export class Steer extends View {
 
   #change(values) {
     Object.assign(this.#steering, values);
+    Object.assign(this.#changed, values);
     this.saved.textContent = "…";
     this.#save();
   }
 
   async #store(isLast = false) {
-    const [id, steering] = [this.#of, this.#steering];
+    const [id, changed] = [this.#of, this.#changed];
+    this.#changed = {};
     await this.attempt(async () => {
-      await post(["stories", id, "steering"], steering, isLast);
+      try {
+        await post(["stories", id, "steering"], changed, isLast);
+      } catch (error) {
+        this.#changed = { ...changed, ...this.#changed }; // still to be saved
+        throw error;
+      }
       if (id !== this.#of) return;
       this.saved.textContent = this.#save.isDue() ? "…" : "Saved";
       if (this.isShown) this.context.load();
@@ -155,11 +164,17 @@ export class Steer extends View {
   #entry(entry, draw) {
     const set = (name, value) => {
       entry[name] = value;
-      this.#change({});
+      this.#change({ lore: this.#steering.lore });
     };
     const remove = () => {
-      this.#change({ lore: this.#steering.lore.filter((each) => each !== entry) });
+      const before = this.#steering.lore;
+      const restore = () => {
+        this.#change({ lore: before });
+        draw();
+      };
+      this.#change({ lore: before.filter((each) => each !== entry) });
       draw();
+      toast(`The entry ${entry.name || "without a name"} is gone.`, ["Undo", restore]);
     };
     const keys = (value) => set("keys", value.split(",").map((key) => key.trim()).filter(Boolean));
     return el(

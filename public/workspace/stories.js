@@ -16,7 +16,8 @@ const FORMATS = {
   json: "Everything (JSON)",
 };
 const DRAFTS = [".txt", ".md", ".docx", ".odt", ".epub", ".rtf", ".html", ".json"];
-const LARGEST = 20 * 1024 * 1024;
+const LARGEST = 20_000_000; // bytes of a draft; a story of ours may have more
+const LARGEST_STORY = 64_000_000;
 
 /** The list, with import and export. */
 export class Stories extends View {
@@ -268,8 +269,9 @@ export class Stories extends View {
       if (!DRAFTS.includes(ending)) throw new Error(
         `${file.name} cannot be read. A draft is one of ${DRAFTS.join(" ")}.`,
       );
-      if (file.size > LARGEST) throw new Error(
-        `${file.name} has ${number(Math.ceil(file.size / 1024 / 1024))} MB, and a draft has at most 20. Save it in parts.`,
+      const largest = ending === ".json" ? LARGEST_STORY : LARGEST;
+      if (file.size > largest) throw new Error(
+        `${file.name} has ${number(Math.ceil(file.size / 1e6))} MB, and such a file has at most ${largest / 1e6}. Save it in parts.`,
       );
       toast(`Reading ${file.name}…`);
       const made = await upload(["import"], { name: file.name }, file);

@@ -81,7 +81,8 @@ class Story extends EventTarget {
     this.canRedo = Boolean(can_redo);
     const index = this.passages.findIndex((p) => p.id === head);
     const known = this.passages.slice(0, index + 1);
-    if (this.isLoaded && index >= 0 && known.every((p) => p.state === "complete")) {
+    const isKnown = index >= 0 && known.every((p) => p.state === "complete");
+    if (this.isLoaded && isKnown && !this.#isFetching) {
       this.head = head;
       this.#cut(index + 1);
     } else {
@@ -163,6 +164,7 @@ const UNKNOWN = {
   name: "",
   version: 1,
   versions: 1,
+  siblings: [],
   at: null,
 };
 

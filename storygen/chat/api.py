@@ -27,7 +27,7 @@ from storygen.errors import BusyError, StoryError, StorygenError
 from storygen.story.feedback import preferences
 from storygen.story.outline import first_words, opening, put_away, runs
 from storygen.story.prompt import Prompt, prompt_budget
-from storygen.story.steering import from_json, steering_of
+from storygen.story.steering import steering_of
 from storygen.story.tree import Passage, Story, StoryTree, joint
 from storygen.story.tree import manuscript as manuscript_of
 from storygen.story.words import Sought, changed_spans, differences
@@ -248,13 +248,11 @@ async def steering(studio: Studio, owner: str, request: Request) -> Any:
 
 async def steer(studio: Studio, owner: str, request: Request) -> Any:
     """Tell it something else; what is not named stays as it is."""
-    story = await studio.store.story(owner, _id(request, "story"))
     changes = await _json(request)
     if not isinstance(changes, dict):
         raise StoryError("Steering must be an object.")
-    told = from_json(steering_of(story.settings).as_json() | changes).as_json()
-    await studio.store.update_settings(owner, story.id, {"steering": told})
-    return told
+    told = await studio.steer(owner, _id(request, "story"), changes)
+    return told.as_json()
 
 
 async def context(studio: Studio, owner: str, request: Request) -> Any:

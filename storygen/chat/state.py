@@ -1,7 +1,7 @@
 """Who is writing what: one Chat for each window, one Writing for each story being written."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -11,6 +11,7 @@ from chainlit.session import WebsocketSession
 from storygen.chat.controls import Choices, first_choices
 from storygen.chat.screen import Screen
 from storygen.engine.interface import Engine
+from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import StoryStore
 
 STOP_WITHIN = 5  # seconds for all passages to be stored when the server ends
@@ -79,6 +80,7 @@ class Studio:
         self.turns: set[asyncio.Task[Any]] = set()
         self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
         self._chats: WeakSet[Chat] = WeakSet()
+        self._steering = asyncio.Lock()
 
     def chat(self, session: WebsocketSession) -> Chat:
         """The chat of a session, made when first asked for. The session carries it, so that both
@@ -97,6 +99,15 @@ class Studio:
         place = (chat.owner, chat.story_id)
         others = [c for c in self._chats if c is not chat and (c.owner, c.story_id) == place]
         return [chat, *others]
+
+    async def steer(self, owner: str, story_id: str, changes: Mapping[str, Any]) -> Steering:
+        """Change some of what the model is told beside a story, and leave the rest, whoever else
+        changes it at this moment. Raises StoryError for what cannot be kept."""
+        async with self._steering:
+            story = await self.store.story(owner, story_id)
+            told = from_json(steering_of(story.settings).as_json() | dict(changes))
+            await self.store.update_settings(owner, story_id, {"steering": told.as_json()})
+            return told
 
     def writing(self, chat: Chat) -> Writing:
         """The work on the chat's story."""

@@ -299,9 +299,7 @@ class Turn:
             )
         if not self.chat.is_stored:
             await self._open_story(title)
-        steering = replace(await self._steering(), title=" ".join(title.split()))
-        settings = {"steering": from_json(steering.as_json()).as_json()}
-        await self.store.update_settings(self.chat.owner, self.chat.story_id, settings)
+        await self.floor.studio.steer(self.chat.owner, self.chat.story_id, {"title": title})
         branch = (await self.floor.tree()).branch()
         if not branch:
             await self._continue(branch)

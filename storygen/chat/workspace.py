@@ -35,13 +35,11 @@ async def do(studio: Studio, chat: Chat, asked: Asked) -> None:
 
 
 def _at_the_end(act: Callable[[Turn, str], Awaitable[None]]) -> Verb:
-    """A turn at the end of the story that the page names, or wherever that is by now."""
+    """A turn at the end of the story, wherever that is by now."""
 
     async def verb(studio: Studio, chat: Chat, asked: Asked) -> None:
         turn = Turn(studio, chat)
         head_id = await _stored(studio, chat)
-        if is_uuid(asked.get("head")):  # where the story ends as far as the page knows
-            head_id = asked["head"]
         await act(turn, head_id or "")
 
     return verb

@@ -1,5 +1,6 @@
 """The routes of the workspace, over HTTP, with a real store and a made-up engine."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -178,8 +179,8 @@ async def test_what_is_not_named_of_the_steering_stays(
 ) -> None:
     """Two windows on one story: neither undoes what the other told the model."""
     path = f"/api/stories/{story.id}/steering"
-    await post(client, path, {"memory": "Ann is dead."})
-    await post(client, path, {"note": "[Rain.]"})
+    changes = [{"memory": "Ann is dead."}, {"note": "[Rain.]"}]
+    await asyncio.gather(*(post(client, path, change) for change in changes))
     found = await get(client, path)
     assert (found["memory"], found["note"]) == ("Ann is dead.", "[Rain.]")
 

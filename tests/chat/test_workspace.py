@@ -186,16 +186,6 @@ async def test_steps_back_that_come_at_once_are_all_taken(window: Window) -> Non
     assert not window.browser.is_busy
 
 
-async def test_a_step_back_is_one_from_where_the_page_stands(window: Window) -> None:
-    await window.type("One.")
-    head = await window.head()
-    await window.type("Two.")
-    before = await window.texts()
-    await do(window, "undo", head=head)
-    assert await window.texts() == before
-    assert "earlier end of the story" in "".join(window.browser.outputs)
-
-
 async def test_every_window_of_a_story_hears_of_its_changes(studio: Studio) -> None:
     window = Window(studio)
     await window.type("One.")
