@@ -47,7 +47,7 @@ class System:
         """A request for each prompt, all of them at once."""
         rows = {}
         for row, prompt in enumerate(prompts):
-            params = SamplingParams(tokens, TEMPERATURE, top_k, seed=seed + row)
+            params = SamplingParams(tokens, TEMPERATURE, top_k, seed=seed + row, loop_guard=False)
             rows[Sequence("", " ".join(map(str, prompt)), params)] = row
         waiting = dict(rows)
         while waiting:
@@ -65,6 +65,7 @@ class Numbers:
 
     eot_id: int | None = None
     plain = False
+    tokens_per_word = 1
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
