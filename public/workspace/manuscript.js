@@ -133,9 +133,11 @@ export class Manuscript {
   }
 
   /** Scroll to the end; again in the next frames, since what was guessed is measured only there. */
-  #toEnd(times = 1) {
+  #toEnd(times = 1, before = 0) {
+    if (this.scroller.scrollTop < before) return; // the reader went elsewhere meanwhile
     this.scroller.scrollTop = this.scroller.scrollHeight;
-    if (times > 1) requestAnimationFrame(() => this.#toEnd(times - 1));
+    const here = this.scroller.scrollTop;
+    if (times > 1) requestAnimationFrame(() => this.#toEnd(times - 1, here));
   }
 
   #isAtEnd() {
