@@ -44,7 +44,7 @@ export class ContextView {
       el("p", { class: "ws-faint" }, summary),
       this.#bar(parts, budget),
       this.#legend(parts, budget),
-      ...this.#dropped(context.dropped ?? []),
+      ...this.#dropped(context.dropped),
       seen,
     );
     if (scrolled) seen.scrollTop = scrolled;
@@ -76,13 +76,7 @@ export class ContextView {
 
   #dropped(dropped) {
     if (!dropped.length) return [];
-    return [
-      el(
-        "ul",
-        { class: "ws-dropped" },
-        dropped.map(({ label, why }) => el("li", {}, label ? `${label}: ${why}` : why)),
-      ),
-    ];
+    return [el("ul", { class: "ws-dropped" }, dropped.map((why) => el("li", {}, why)))];
   }
 
   #text({ parts, left_out: leftOut }) {

@@ -128,6 +128,7 @@ export class Manuscript {
     if ((this.#dirty !== null || this.#grown) && wasAtEnd) this.#toEnd(3);
     this.#dirty = null;
     this.#grown = false;
+    this.root.ariaBusy = String(story.isGrowing);
     this.#count();
     this.#answerLink();
   }

@@ -122,11 +122,7 @@ export class Stories extends View {
 
   #row(each) {
     const changed = new Date(each.updated).toLocaleDateString(undefined, { dateStyle: "medium" });
-    const length = [
-      each.words === undefined ? null : counted(each.words, "word"),
-      counted(each.passages, "passage"),
-    ];
-    const facts = [...length, changed].filter(Boolean).join(" · ");
+    const facts = `${counted(each.passages, "passage")} · ${changed}`;
     const title = el(
       "a",
       { href: page(each.id), class: "ws-story-title" },

@@ -62,6 +62,12 @@ class Story extends EventTarget {
     this.#isFetching = false;
   }
 
+  /** Whether a model writes its last passage, as far as is known here. */
+  get isGrowing() {
+    const last = this.passages.at(-1);
+    return last?.state === "streaming" && !last.settings?.picked;
+  }
+
   /** The words of the whole branch, and how many came since the page was opened. */
   counts() {
     const all = wordsOf(this.passages);

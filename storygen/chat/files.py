@@ -12,19 +12,20 @@ import re
 import signal
 import unicodedata
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from storygen.chat.answering import NOT_KEPT, Refused, answering
 from storygen.chat.guards import IMPORT_PATH
-from storygen.chat.page import signed_in
 from storygen.chat.state import Studio
+from storygen.chat.views import story_view
 from storygen.errors import StoryError
 from storygen.story import archive, books, drafts, pandoc
 from storygen.story.archive import Whole
@@ -44,21 +45,13 @@ _UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u200e\u200f\u202a-\u202e\u
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
 
 
-class Refused(Exception):
-    """A request that is answered with a status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
 def routes(studio: Studio) -> list[Route]:
     """The routes, for the stories of a studio."""
     files = _Files(studio)
     return [
-        Route(IMPORT_PATH, _answering(files.take_in), methods=["POST"]),
-        Route("/api/stories/{id}/export/{format}", _answering(files.export), methods=["GET"]),
-        Route("/api/export", _answering(files.export_all), methods=["GET"]),
+        Route(IMPORT_PATH, answering(files.take_in), methods=["POST"]),
+        Route("/api/stories/{id}/export/{format}", answering(files.export), methods=["GET"]),
+        Route("/api/export", answering(files.export_all), methods=["GET"]),
     ]
 
 
@@ -87,9 +80,9 @@ class _Files:
     def _store(self) -> StoryStore:
         return self._studio.store
 
-    async def take_in(self, request: Request) -> Response:
+    async def take_in(self, owner: str, request: Request) -> Any:
         """A file as a new story."""
-        owner, name = _owner(request), request.query_params.get("name", "")[:MAX_NAME]
+        name = request.query_params.get("name", "")[:MAX_NAME]
         if self._reading >= READERS:
             raise Refused(503, f"{READERS} files are being read just now: try again in a minute.")
         self._reading += 1
@@ -107,20 +100,10 @@ class _Files:
             head_id=whole.head_id,
             marks=whole.marks,
         )
-        listed = {
-            "id": story.id,
-            "title": story.title,
-            "updated": story.updated_at.isoformat(),
-            "words": sum(len(passage.text.split()) for passage in whole.passages),
-            "passages": len(whole.passages),
-            "archived": False,
-            "deleted": False,
-        }
-        return JSONResponse(listed, headers={"cache-control": "no-store"})
+        return story_view(story)
 
-    async def export(self, request: Request) -> Response:
+    async def export(self, owner: str, request: Request) -> Response:
         """One story in one format."""
-        owner = _owner(request)
         story_id, form = request.path_params["id"], request.path_params["format"]
         story, tree = await self._found(owner, story_id)
         if form == "json":
@@ -132,9 +115,8 @@ class _Files:
             raise Refused(404, f"{form[:20]!r} is no format of a story: choose {known}.")
         return Response(data, headers=_attachment(f"{file_name(story.title)}.{form}", kind))
 
-    async def export_all(self, request: Request) -> Response:
+    async def export_all(self, owner: str, request: Request) -> Response:
         """Every story, streamed: of a thousand stories one is in memory."""
-        owner = _owner(request)
         name = f"Stories {datetime.now(UTC):%Y-%m-%d}.zip"
         return StreamingResponse(self._zipped(owner), headers=_attachment(name, ZIP))
 
@@ -259,33 +241,7 @@ def _attachment(name: str, kind: str) -> dict[str, str]:
         "content-type": kind,
         "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}",
         "x-content-type-options": "nosniff",
-        "cache-control": "no-store",
-    }
-
-
-def _answering(
-    handle: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """A handler whose refusals are JSON."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handle(request)
-        except Refused as refusal:
-            status, sentence = refusal.status, str(refusal)
-        except StoryError as error:
-            status, sentence = 400, str(error)
-        return JSONResponse({"error": sentence}, status, headers={"cache-control": "no-store"})
-
-    return answer
-
-
-def _owner(request: Request) -> str:
-    """Whose stories are meant, by the cookie that the page was given."""
-    owner = signed_in(request)
-    if owner is None:
-        raise Refused(403, "This page is not signed in: reload it.")
-    return owner
+    } | NOT_KEPT
 
 
 async def _body(request: Request, limit: int) -> bytes:

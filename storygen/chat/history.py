@@ -21,7 +21,7 @@ from chainlit.types import (
 )
 from chainlit.user import PersistedUser, User
 
-from storygen.chat.screen import steps_of
+from storygen.chat.screen import page_time, steps_of
 from storygen.errors import StoryError
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story
@@ -34,7 +34,7 @@ def thread_of(story: Story, branch: Sequence[Passage] = ()) -> ThreadDict:
     """A story as Chainlit lists and opens it. The list goes by when it was last written in."""
     return {
         "id": story.id,
-        "createdAt": _utc(story.updated_at),
+        "createdAt": page_time(story.updated_at),
         "name": story.title or UNTITLED,
         "userId": story.owner,
         "userIdentifier": story.owner,
@@ -149,11 +149,6 @@ class StoryHistory(BaseDataLayer):
             return await self.store.story(self.owner, story_id)
         except StoryError:
             return None
-
-
-def _utc(moment: datetime) -> str:
-    """A time as the page reads it."""
-    return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
 def cursor_of(story: Story) -> str:

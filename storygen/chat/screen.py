@@ -4,6 +4,7 @@ trusted to be so: only what differs is sent."""
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import chainlit as cl
@@ -19,6 +20,11 @@ AUTHOR = "storygen"
 SHOWN = 40  # passages of a long story that the chat shows; the manuscript has them all
 EARLIER = "earlier"  # id of the message above them that says so
 REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
+
+
+def page_time(moment: datetime) -> str:
+    """A time as the page reads it."""
+    return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
 def tail(branch: Sequence[Passage], first: str | None = None) -> Sequence[Passage]:
@@ -49,7 +55,7 @@ def step_of(passage: Passage) -> StepDict:
         type="user_message" if is_writers else "assistant_message",
         threadId=passage.story_id,
         streaming=passage.state == "streaming" and not passage.is_picked,
-        createdAt=f"{passage.created_at.replace(tzinfo=None).isoformat()}Z",
+        createdAt=page_time(passage.created_at),
     )
 
 

@@ -11,8 +11,9 @@ from storygen.chat.state import Chat, Studio
 from storygen.errors import PromptError, StoryError
 from storygen.params import RANGES, SamplingParams
 from storygen.story.pieces import split
+from storygen.story.statements import HEAD
 from storygen.story.steering import Steering, from_json, steering_of
-from storygen.story.store import HEAD, INTERRUPTED
+from storygen.story.store import INTERRUPTED
 from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import MAX_SOUGHT, Sought
 
@@ -167,7 +168,8 @@ class Turn:
         parent_id = tree[head_id].parent_id
         branch = tree.branch(parent_id) if parent_id else []
         await self.screen.show(branch)
-        await self._continue(branch, params, version=len(tree.siblings(head_id)))
+        draft = await self._draft(branch, params, version=len(tree.siblings(head_id)))
+        await self._continue(branch, draft)
 
     async def _versions(self, head_id: str, n: int) -> None:
         if not 1 <= n <= MOST_VERSIONS:
@@ -304,14 +306,9 @@ class Turn:
         if not branch:
             await self._continue(branch)
 
-    async def _continue(
-        self,
-        branch: Sequence[Passage],
-        params: SamplingParams | None = None,
-        version: int = 0,
-    ) -> None:
-        """Let the chosen model continue a branch, unless the writer has gone on or pressed Stop."""
-        draft = await self._draft(branch, params, version)
+    async def _continue(self, branch: Sequence[Passage], draft: Draft | None = None) -> None:
+        """Let the model continue a branch, unless the writer has gone on or pressed Stop."""
+        draft = draft or await self._draft(branch)
         if self.floor.is_called_off:
             return
         await self.author.write([draft], branch)

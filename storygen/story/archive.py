@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from storygen.errors import StoryError
-from storygen.story.store import MAX_NAME, MAX_TEXT, MAX_TITLE
+from storygen.story.rows import MAX_NAME, MAX_TEXT, MAX_TITLE
 from storygen.story.tree import Mark, Passage, Role, Story, StoryTree
 from storygen.text import whole_characters
 

@@ -7,7 +7,7 @@ so long, anywhere.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +72,7 @@ def prompt_budget(block_size: int, max_new_tokens: int) -> int:
 
 
 async def build_prompt(
-    passages: Iterable[Passage],
+    passages: Sequence[Passage],
     *,
     budget: int,
     count_tokens: CountTokens,

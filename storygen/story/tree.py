@@ -3,7 +3,7 @@
 Passages are append-only: an edit or a retry is a sibling, and undo moves the head.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -166,12 +166,16 @@ def _opens_a_quote(before: str) -> bool:
     return before[-1] in "\"'" and (len(before) == 1 or before[-2] in " \t\n—([")
 
 
-def manuscript(passages: Iterable[Passage], before: str = "") -> str:
-    """The passages of a branch as one text, as it goes on after what is before them."""
-    parts: list[str] = []
+def joints(passages: Iterable[Passage], before: str = "") -> Iterator[str]:
+    """What stands before each passage of a branch, as it goes on after some text."""
     tail = before[-2:]  # the last two characters are all that a joint looks at
     for passage in passages:
-        part = joint(tail, passage) + passage.text
-        parts.append(part)
-        tail = (tail + part)[-2:]
-    return "".join(parts)
+        between = joint(tail, passage)
+        yield between
+        tail = (tail + between + passage.text)[-2:]
+
+
+def manuscript(passages: Sequence[Passage], before: str = "") -> str:
+    """The passages of a branch as one text, as it goes on after what is before them."""
+    pairs = zip(joints(passages, before), passages, strict=True)
+    return "".join([between + passage.text for between, passage in pairs])

@@ -73,7 +73,9 @@ class Workspace:
         self.page.locator("#workspace, dialog").get_by_role("button", name=name, exact=True).click()
 
     def click(self, number: int) -> None:
-        """Click a passage, in its first line."""
+        """Click a passage, in its first line, once it will stay what it is."""
+        prose = self.page.locator(".ws-page > .ws-prose")
+        expect(prose).to_have_attribute("aria-busy", "false")
         x, y = self.passages.nth(number).evaluate(
             """passage => {
               passage.scrollIntoView({ block: "center" });

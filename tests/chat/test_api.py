@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from storygen.chat import api
+from storygen.chat import answering, api
 from storygen.chat.state import Studio
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story, manuscript
@@ -27,7 +27,7 @@ async def client(
     def named(request: Request) -> str | None:
         return request.headers.get("x-owner") or None
 
-    monkeypatch.setattr(api, "signed_in", named)
+    monkeypatch.setattr(answering, "signed_in", named)
     app = Starlette(routes=api.routes(studio))
     transport = httpx.ASGITransport(app)
     headers = {"x-owner": OWNER}

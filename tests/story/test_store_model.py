@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 
 from storygen.errors import StoryError
-from storygen.story.store import HEAD, INTERRUPTED, StoryStore
+from storygen.story.statements import HEAD
+from storygen.story.store import INTERRUPTED, StoryStore
 
 TEXT = st.text(max_size=8)
 OWNERS = st.sampled_from(["ann", "ben"])

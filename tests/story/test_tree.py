@@ -1,13 +1,17 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storygen.errors import StoryError
-from storygen.story.tree import Passage, Role, StoryTree, joint, manuscript
+from storygen.story.tree import Passage, Role, StoryTree, joint, joints, manuscript
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def passage(id: str, text: str = "", parent: str | None = None, role: Role = "writer") -> Passage:
-    return Passage(id, "story", parent, role, text, datetime(2026, 1, 1, tzinfo=UTC))
+    return Passage(id, "story", parent, role, text, NOW)
 
 
 # a ── b ── d        a was retried as e; b as c; the head is at d
@@ -105,3 +109,16 @@ def test_a_manuscript_is_what_joining_step_by_step_gives() -> None:
     for each in told:
         text += joint(text, each) + each.text
     assert manuscript(told) == text
+
+
+@given(st.lists(st.tuples(st.sampled_from(["writer", "model"]), st.text(max_size=3)), max_size=8))
+def test_joints_are_those_of_the_manuscript(told: list[tuple[Role, str]]) -> None:
+    """Also after passages of a single letter, where a joint looks at the one before it too."""
+    passages = [Passage(str(n), "", None, *each, NOW) for n, each in enumerate(told)]
+    text = ""
+    for between, passage in zip(joints(passages), passages, strict=True):
+        assert between == joint(text, passage)
+        text += between + passage.text
+    assert text == manuscript(passages)
+    before = manuscript(passages[:2])
+    assert before + manuscript(passages[2:], before) == text

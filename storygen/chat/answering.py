@@ -1,0 +1,106 @@
+"""Routes that know who asks, take what they are asked apart, and say what went wrong in a sentence.
+
+Every refusal is JSON: {"error": "a sentence"}.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from storygen.chat.guards import is_uuid
+from storygen.chat.page import signed_in
+from storygen.errors import BusyError, StoryError, StorygenError
+
+NOT_KEPT = {"cache-control": "no-store"}
+
+Answer = Callable[[str, Request], Awaitable[Any]]  # what an owner asked; a Response, or JSON
+logger = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A request that is answered with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """A handler for the owner whose cookie the page was given."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            owner = signed_in(request)
+            if owner is None:
+                raise Refused(403, "This page is not signed in: reload it.")
+            found = await answer(owner, request)
+        except Refused as refusal:
+            return _refusal(refusal.status, str(refusal))
+        except BusyError as error:
+            return _refusal(503, str(error))
+        except StorygenError as error:
+            return _refusal(400, str(error))
+        except Exception:
+            logger.exception("Error at %s", request.url.path)
+            return _refusal(500, "That could not be done. Nothing stored is lost.")
+        return found if isinstance(found, Response) else JSONResponse(found, headers=NOT_KEPT)
+
+    return handle
+
+
+async def json_of(request: Request) -> Any:
+    """The body; its length is bounded before it comes here (guards.py)."""
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise StoryError("What the page sent could not be read: reload it.") from None
+
+
+async def changes_in(request: Request, *names: str) -> Mapping[str, Any]:
+    """The body as an object with some of these names and no others."""
+    found = await json_of(request)
+    if not isinstance(found, dict) or not found.keys() <= set(names):
+        raise StoryError(f"Only {', '.join(names)} can be changed here.")
+    return found
+
+
+def id_in(values: Mapping[str, Any], name: str) -> str:
+    """A UUID out of a path or a query."""
+    if not is_uuid(values.get(name)):
+        raise StoryError(f"The id of the {name} is no id: reload the page.")
+    return str(values[name])
+
+
+def text_in(asked: Mapping[str, Any], name: str) -> str:
+    """Text out of a body."""
+    if not isinstance(asked[name], str):
+        raise StoryError(f"{name} must be text.")
+    return str(asked[name])
+
+
+def flag_in(asked: Mapping[str, Any], name: str) -> bool:
+    """Yes or no out of a body."""
+    if not isinstance(asked[name], bool):
+        raise StoryError(f"{name} must be true or false.")
+    return bool(asked[name])
+
+
+def switch_in(query: Mapping[str, str], name: str) -> bool:
+    """Yes, as a query says it, or no."""
+    return query.get(name) == "1"
+
+
+def number_in(query: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number out of a query."""
+    value = query.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise StoryError(f"{name} must be a whole number, not {value[:20]!r}.")
+    return int(value)
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return JSONResponse({"error": sentence}, status, NOT_KEPT)

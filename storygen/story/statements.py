@@ -1,0 +1,156 @@
+"""The statements of which the store's transactions are made.
+
+Each carries the owner, so that what belongs to another writer is as if it were not there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storygen.errors import StoryError
+from storygen.story.rows import as_story
+from storygen.story.schema import head_moves, marks, passages, stories
+from storygen.story.tree import Mark, Story, no_passage
+
+HEAD: Final = "head"  # as a parent: wherever the story's head is
+
+
+async def hold(
+    connection: AsyncConnection, owner: str, story_id: str, **values: object
+) -> Mapping[str, Any]:
+    """Change a story's row, if only its time, and return it.
+
+    As the first statement of a transaction it also keeps every other writer of the story waiting.
+    """
+    changed = await connection.execute(
+        stories.update()
+        .where(stories.c.id == story_id, stories.c.owner == owner, stories.c.deleted_at.is_(None))
+        .values({"updated_at": datetime.now(UTC)} | values)
+        .returning(stories)
+    )
+    row = changed.mappings().one_or_none()
+    if row is None:
+        raise _no_story(story_id)
+    return dict(row)
+
+
+async def story_of(connection: AsyncConnection, owner: str, story_id: str) -> Story:
+    """A story that is not deleted, with its head."""
+    found = await connection.execute(story_query(owner).where(stories.c.id == story_id))
+    row = found.mappings().one_or_none()
+    if row is None:
+        raise _no_story(story_id)
+    return as_story(row)
+
+
+def story_query(owner: str, *, deleted: bool = False) -> sa.Select[Any]:
+    """An owner's stories that are not deleted, or those that are, each with its head."""
+    at_head = sa.and_(
+        head_moves.c.story_id == stories.c.id,
+        head_moves.c.owner == stories.c.owner,
+        head_moves.c.number == stories.c.head_number,
+    )
+    return (
+        sa.select(stories, head_moves.c.passage_id.label("head_id"))
+        .select_from(stories.outerjoin(head_moves, at_head))
+        .where(stories.c.owner == owner, (stories.c.deleted_at.is_not(None)) == deleted)
+    )
+
+
+def mentions(owner: str, needle: str) -> sa.ColumnElement[bool]:
+    """Whether a story has this text in its title or in a passage."""
+    in_passage = sa.exists().where(
+        passages.c.story_id == stories.c.id,
+        passages.c.owner == owner,
+        passages.c.text.icontains(needle, autoescape=True),
+    )
+    return sa.or_(stories.c.title.icontains(needle, autoescape=True), in_passage)
+
+
+async def parent_of(
+    connection: AsyncConnection, held: Mapping[str, Any], parent_id: str | None, *, moved: bool
+) -> str | None:
+    """The passage after which one is added to a held story, whose head has perhaps just moved."""
+    story_id, owner = held["id"], held["owner"]
+    if parent_id == HEAD:
+        query = sa.select(head_moves.c.passage_id).where(
+            head_moves.c.story_id == story_id,
+            head_moves.c.owner == owner,
+            head_moves.c.number == held["head_number"] - moved,
+        )
+        return (await connection.execute(query)).scalar_one_or_none()
+    if parent_id is not None:
+        await require_passage(connection, owner, story_id, parent_id)
+    return parent_id
+
+
+async def require_passage(
+    connection: AsyncConnection, owner: str, story_id: str, passage_id: str
+) -> None:
+    """Raise StoryError where a story has no such passage."""
+    query = sa.select(passages.c.id).where(
+        passages.c.id == passage_id,
+        passages.c.story_id == story_id,
+        passages.c.owner == owner,
+    )
+    if (await connection.execute(query)).first() is None:
+        raise no_passage(passage_id)
+
+
+async def record_move(
+    connection: AsyncConnection, held: Mapping[str, Any], passage_id: str | None
+) -> None:
+    """Write down where a held story's head is now; what was undone can no longer be redone."""
+    move = {
+        "story_id": held["id"],
+        "owner": held["owner"],
+        "number": held["head_number"],
+        "passage_id": passage_id,
+    }
+    await connection.execute(
+        head_moves.delete().where(
+            head_moves.c.story_id == move["story_id"],
+            head_moves.c.owner == move["owner"],
+            head_moves.c.number >= move["number"],
+        )
+    )
+    await connection.execute(head_moves.insert().values(move))
+
+
+async def add_marks(
+    connection: AsyncConnection, held: Mapping[str, Any], said: Mapping[str, Mark]
+) -> None:
+    """Write down what is said of passages of a held story that nothing was said of yet."""
+    key = {"story_id": held["id"], "owner": held["owner"]}
+    rows = [key | {"passage_id": passage_id, **asdict(mark)} for passage_id, mark in said.items()]
+    if rows:
+        await connection.execute(marks.insert(), rows)
+
+
+async def last_move(connection: AsyncConnection, owner: str, story_id: str) -> int:
+    """The number of the last move that redo could come to."""
+    query = sa.select(sa.func.coalesce(sa.func.max(head_moves.c.number), 0)).where(
+        head_moves.c.story_id == story_id, head_moves.c.owner == owner
+    )
+    return (await connection.execute(query)).scalar_one()
+
+
+async def insert(
+    connection: AsyncConnection, table: sa.Table, row: dict[str, Any]
+) -> Mapping[str, Any]:
+    """Insert a row under an id that nobody has, whoever's it may be; the row as it is stored."""
+    try:
+        inserted = await connection.execute(table.insert().values(row).returning(table))
+    except sa.exc.IntegrityError as error:
+        raise StoryError(f"The id {row['id']} is taken. Leave it out to get a new one.") from error
+    return inserted.mappings().one()
+
+
+def _no_story(story_id: str) -> StoryError:
+    return StoryError(
+        f"There is no story {story_id[:40]!r}. Choose one from the history, or begin a new one."
+    )
