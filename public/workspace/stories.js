@@ -23,6 +23,7 @@ const LARGEST_STORY = 64_000_000;
 export class Stories extends View {
   name = "stories";
   #next = null;
+  #isDue = false; // the list waits to be drawn anew until nobody is at a menu or a title
   #shelf = "current"; // or archived, deleted
   #ask = latest((query, signal) => get(["stories"], query, signal));
 
@@ -78,8 +79,16 @@ export class Stories extends View {
   }
 
   load() {
-    if (this.list.querySelector("input, [open]")) return undefined; // somebody is at it
     return this.#fetch(null);
+  }
+
+  /** Draw what could not be drawn while somebody was at the list. */
+  #catchUp() {
+    if (this.#isDue && !this.#isInUse()) this.reload();
+  }
+
+  #isInUse() {
+    return this.list.querySelector("input, [open]") !== null;
   }
 
   async #fetch(before) {
@@ -94,6 +103,8 @@ export class Stories extends View {
       before,
     });
     if (!answer) return;
+    this.#isDue = !before && this.#isInUse(); // perhaps only since it was asked
+    if (this.#isDue) return;
     const rows = answer.stories.map((each) => this.#row(each));
     if (before) this.list.append(...rows);
     else this.list.replaceChildren(...(rows.length ? rows : [this.#none()]));
@@ -189,7 +200,10 @@ export class Stories extends View {
         el("div", { class: "ws-formats" }, links),
       ),
     );
-    menu.addEventListener("toggle", () => menu.open && this.#closeMenus(null, menu));
+    menu.addEventListener("toggle", () => {
+      if (menu.open) this.#closeMenus(null, menu);
+      else this.#catchUp();
+    });
     return menu;
   }
 
@@ -211,6 +225,7 @@ export class Stories extends View {
       if (isOver) return false;
       isOver = true;
       field.replaceWith(title);
+      this.#catchUp();
       return true;
     };
     const done = () => {

@@ -441,6 +441,31 @@ def test_stories_are_found_named_copied_and_deleted(workspace: Workspace, tmp_pa
     assert workspace.copied() == "It began in June.\n\nThen came July."
 
 
+def test_an_open_menu_stays_open_while_the_list_is_read_anew(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    page = workspace.page
+    name = f"Quillon {tmp_path.name}"
+    workspace.begin(f"{name}. The sea was nonce-grey")
+    stories = workspace.tab("Stories")
+    rows = stories.locator(".ws-story")
+    stories.get_by_label("Search stories").fill(name)
+    expect(rows).to_have_count(1)
+
+    waiting: list[Route] = []
+    page.route("**/api/stories?*", lambda route: waiting.append(route))
+    stories.get_by_label("Search stories").fill("no story has these words")
+    with page.expect_request("**/api/stories?*"):
+        rows.locator("summary").click()
+    with page.expect_response("**/api/stories?*"):
+        for route in waiting:
+            route.continue_()
+    page.unroute("**/api/stories?*")
+    expect(rows.get_by_role("button", name="Rename")).to_be_visible()
+    rows.locator("summary").click()
+    expect(stories.get_by_text("No story has these words.")).to_be_visible()
+
+
 def test_what_cannot_be_imported_is_said_before_it_is_sent(
     workspace: Workspace, tmp_path: Path
 ) -> None:
