@@ -1,10 +1,11 @@
 """Writing that is all or nothing: a reader finds the old content or the new, never a mixture."""
 
+import glob
 import hashlib
 import os
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -19,9 +20,9 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     things stop (see recovered()).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
     new = target.with_name(f"{target.name}.new-{os.getpid()}")
     old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
         yield new
@@ -38,6 +39,42 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         recovered(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """The name of a new file that takes target's place, on the disk, when the block ends without
+    an error."""
+    sweep(target)
+    new = target.with_name(f"{target.name}.new-{os.getpid()}")
+    try:
+        yield new
+        sync(new)
+        new.replace(target)
+        sync(target.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def sweep(target: Path) -> None:
+    """Remove what processes that were killed while they wrote target have left beside it."""
+    for path in target.parent.glob(f"{glob.escape(target.name)}.new-*"):
+        number = path.name.rpartition("-")[2]
+        is_ours = number == str(os.getpid())  # of a process that once had the same number
+        if is_ours or (number.isdecimal() and not _is_running(int(number))):
+            remove = shutil.rmtree if path.is_dir() else os.unlink
+            with suppress(OSError):
+                remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def recovered(target: Path) -> Path:

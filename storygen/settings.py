@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storygen.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "STORYGEN_"
+SHORTEST_SECRET = 16  # characters
 
 
 class Settings(BaseSettings):
@@ -75,6 +76,17 @@ class Settings(BaseSettings):
         description="Further web origins that may open the page, separated by commas; "
         "the page's own origin always may.",
     )
+    log: Literal["text", "json"] = Field(
+        default="text", description="Form of the log lines on standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important lines to log; debug: each request, too."
+    )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="What reads /metrics from other machines shows as its bearer token; empty: "
+        "this machine alone reads them.",
+    )
 
     @field_validator("host")
     @classmethod
@@ -89,6 +101,13 @@ class Settings(BaseSettings):
         if "?" in str(value):
             raise ValueError("a directory with a question mark cannot hold a database")
         return ROOT / value.expanduser()  # the same from whatever directory storygen is started
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_long_or_empty(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value) < SHORTEST_SECRET:
+            raise ValueError(f"a secret has at least {SHORTEST_SECRET} characters")
+        return value
 
     @field_validator("allow_origins", mode="before")
     @classmethod
@@ -111,6 +130,13 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'stories.db'}"
 
 
+SECRETS = {
+    PREFIX + name.upper()
+    for name, field in Settings.model_fields.items()
+    if field.annotation is SecretStr
+}
+
+
 def load_settings() -> Settings:
     """Settings from the environment; raises SettingsError naming key, value and rule."""
     _refuse_unknown_keys()
@@ -119,7 +145,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{key}={first['input']!r} cannot be used: {first['msg']}.") from None
+        shown = "" if key in SECRETS else f"={first['input']!r}"
+        raise SettingsError(f"{key}{shown} cannot be used: {first['msg']}.") from None
 
 
 def _refuse_unknown_keys() -> None:

@@ -104,6 +104,11 @@ def save_adapter(
             path.chmod(0o644)
 
 
+def base_of(directory: Path) -> Path | None:
+    """The directory of an adapter's base; None where a directory is a whole model."""
+    return _read_config(directory)[2] if (directory / CONFIG).is_file() else None
+
+
 def base_hash(directory: Path) -> str:
     """SHA-256 over the hashes of a directory's weight files."""
     sums = [sha256(path) for path in sorted(directory.glob("*.safetensors"))]

@@ -8,7 +8,6 @@ no output bias; a model that needs something else cannot go there.
 import shutil
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import gguf
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from storygen.checkpoints import adapter, hf
 from storygen.checkpoints.importers.gguf import NAMES, PLAIN
 from storygen.errors import CheckpointError
-from storygen.files import atomic_directory, sync
+from storygen.files import atomic_directory, atomic_file
 from storygen.model import GPT, GPTConfig
 from storygen.tokenizers import BPETokenizer, Tokenizer
 
@@ -59,17 +58,13 @@ def export_gguf(directory: Path, out: Path, kind: str, name: str) -> None:
             "output bias, and this model differs. Use --format hf."
         )
     try:
-        with TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.new-") as folder:
-            unfinished = Path(folder) / out.name
-            with closing(gguf.GGUFWriter(unfinished, ARCHITECTURE)) as writer:
-                _describe(writer, model.config, kind, name)
-                _add_vocabulary(writer, tokenizer, model.config.vocab_size)
-                _add_tensors(writer, model, kind)
-                writer.write_header_to_file()
-                writer.write_kv_data_to_file()
-                writer.write_tensors_to_file()
-            sync(unfinished)
-            unfinished.rename(out)
+        with atomic_file(out) as new, closing(gguf.GGUFWriter(new, ARCHITECTURE)) as writer:
+            _describe(writer, model.config, kind, name)
+            _add_vocabulary(writer, tokenizer, model.config.vocab_size)
+            _add_tensors(writer, model, kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
     except OSError as error:
         raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
 

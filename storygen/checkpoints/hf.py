@@ -6,7 +6,7 @@ else: Hugging Face's Conv1D keeps its matrices as (in, out), torch.nn.Linear as 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,7 @@ def load(
     for a file that does not hold what its config says.
     """
     directory = recovered(Path(directory))
-    config = read_config(directory)
-    check_sums(directory)
-    tokenizer = read_tokenizer(directory)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model only "
-            f"{config.vocab_size:,}. These files are not of one model."
-        )
+    config, tokenizer = describe(directory)
     with torch.device("meta"):
         model = GPT(config)
     state = _read_weights(directory, model.state_dict(), config.tied)
@@ -87,9 +80,23 @@ def load(
     return model.eval(), tokenizer
 
 
-def check_sums(directory: Path) -> None:
+def describe(directory: Path, unread: Collection[str] = ()) -> tuple[GPTConfig, Tokenizer]:
+    """What lies beside the weights, checked; files named in unread are not compared with
+    SHA256SUMS."""
+    config = read_config(directory)
+    check_sums(directory, unread)
+    tokenizer = read_tokenizer(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model only "
+            f"{config.vocab_size:,}. These files are not of one model."
+        )
+    return config, tokenizer
+
+
+def check_sums(directory: Path, unread: Collection[str] = ()) -> None:
     """Raise CheckpointError naming the first file that is not as SHA256SUMS says."""
-    changed = wrong_sum(directory, ignore=FOR_PEOPLE)
+    changed = wrong_sum(directory, ignore={*FOR_PEOPLE, *unread})
     if changed is not None:
         raise CheckpointError(
             f"{directory / changed} is missing or not as it was saved (its SHA-256 differs from "

@@ -41,6 +41,19 @@ def read_floats(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     }
 
 
+def read_places(path: Path) -> dict[str, tuple[str, int, int]]:
+    """Number format of each tensor, and where in the file its bytes begin and end."""
+    entries = _read_header(path)
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+    with safe_open(path, framework="pt"):  # checks that none overlap and all are there
+        pass
+    return {
+        name: (entry["dtype"], *(start + offset for offset in entry["data_offsets"]))
+        for name, entry in entries.items()
+    }
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts that the writer of a file has put beside its tensors."""
     with safe_open(path, framework="pt") as file:

@@ -6,8 +6,6 @@ and meta.json with everything needed to see that two preparations are the same.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -20,7 +18,7 @@ from storygen.checkpoints.hf import write_tokenizer
 from storygen.corpora.passages import Removed, drop_duplicates
 from storygen.corpora.works import HELD_OUT, Work, stories
 from storygen.errors import TrainError
-from storygen.files import atomic_directory, recovered, sha256
+from storygen.files import atomic_directory, sha256
 from storygen.text import plain_typography
 from storygen.tokenizers import Tokenizer
 
@@ -112,7 +110,6 @@ def prepare(
     options are what the works were read with, for meta.json.
     Raises TrainError when a side is empty.
     """
-    sweep(out)
     parts, removed = drop_duplicates(split_by_work(works))
     if callable(tokenizer):
         tokenizer, parts = tokenizer(parts)
@@ -141,25 +138,6 @@ def prepare(
         text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
         (new / "meta.json").write_text(text, encoding="utf-8")
     return removed
-
-
-def sweep(out: Path) -> None:
-    """Remove what preparations of `out` that were killed have left beside it."""
-    recovered(out)
-    for path in out.parent.glob(f"{out.name}.new-*"):
-        number = path.name.rpartition("-")[2]
-        if number.isdigit() and not _is_running(int(number)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def _meta(work: Work, tokens: int) -> WorkMeta:

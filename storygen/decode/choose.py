@@ -2,17 +2,19 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from storygen.decode.build import native_library
 from storygen.decode.eager import EagerDecoder
 from storygen.decode.interface import Decoder
 from storygen.decode.native import NativeDecoder
-from storygen.decode.pack import FORMATS
+from storygen.decode.pack import FORMATS, Packed
 from storygen.errors import EngineError
 from storygen.model import GPT, GPTConfig
 
@@ -54,12 +56,29 @@ def arithmetic(
 
 def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Decoder:
     """A decoder for so many stories at a time, and some that are not being written just now."""
-    config = network.config
-    n_slots = slots + max(1, min(slots, SPARE_BYTES // slot_bytes(config)))
     if by.library is None:
-        return EagerDecoder(network, n_slots)
+        return EagerDecoder(network, n_slots(network.config, slots))
+    return native_decoder(by, network.config, network.state_dict(), slots, threads)
+
+
+def native_decoder(
+    by: Arithmetic,
+    config: GPTConfig,
+    weights: Mapping[str, Tensor],
+    slots: int,
+    threads: int,
+    matrices: Mapping[str, Packed] | None = None,
+) -> NativeDecoder:
+    """The same by native code; matrices may be in their form already (see NativeDecoder)."""
+    assert by.library is not None, by
     threads = threads or min(MOST_THREADS, cores())
-    return NativeDecoder(by.library, config, network.state_dict(), by.form, n_slots, threads)
+    room = n_slots(config, slots)
+    return NativeDecoder(by.library, config, weights, by.form, room, threads, matrices)
+
+
+def n_slots(config: GPTConfig, slots: int) -> int:
+    """Slots for those who write at a time, and for some who do not just now."""
+    return slots + max(1, min(slots, SPARE_BYTES // slot_bytes(config)))
 
 
 def cores() -> int:

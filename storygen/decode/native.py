@@ -1,6 +1,5 @@
 """NativeDecoder: a GPT computed by decode.c."""
 
-import mmap
 from collections.abc import Mapping, Sequence
 from ctypes import (
     CDLL,
@@ -23,11 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from storygen.decode.interface import Token
-from storygen.decode.pack import FORMATS, WIDE, n_bytes, pack
+from storygen.decode.pack import FORMATS, WIDE, Packed
+from storygen.decode.weights import packed
 from storygen.model.config import ACTIVATIONS, GPTConfig
 from storygen.sampling import Row
 
-LARGE_PAGE = 2**21
 ROWS = 64  # of one step: enough to use each weight well, few enough to stay in a core's cache
 
 
@@ -122,16 +121,15 @@ class NativeDecoder:
         form: str,
         n_slots: int,
         n_threads: int,
+        matrices: Mapping[str, Packed] | None = None,
     ) -> None:
-        """weights by their names in GPT. Raises MemoryError where there is not enough."""
+        """weights by their names in GPT; of these the matrices may be there in their form already.
+        Raises MemoryError where there is not enough."""
         self.config, self.n_slots, self._form = config, n_slots, form
         self.max_rows = max(ROWS, n_slots)
         self._library = declare(library)
         self._kept: list[Any] = []  # what C looks at
-        self._free = _memory(
-            sum(n_bytes(*_shape(weights[name]), self._form_of(name)) for name in self._matrices())
-        )
-        model = self._model(weights)
+        model = self._model(weights, matrices or packed(config, weights, form))
         self._session = library.storygen_open(byref(model), n_slots, self.max_rows, n_threads)
         if not self._session:
             raise MemoryError(f"{n_slots} slots of {config.block_size} tokens")
@@ -187,7 +185,6 @@ class NativeDecoder:
         self._library.storygen_close(self._session)
         self._session = None
         self._kept.clear()
-        del self._free
 
     def _run(self, rows: Sequence[Token], out: Sequence[int]) -> None:
         n, n_out = len(rows), len(out)
@@ -202,19 +199,10 @@ class NativeDecoder:
         self._batch.logits = self._logits.data_ptr()
         self._library.storygen_step(self._session, byref(self._batch))
 
-    def _matrices(self) -> list[str]:
-        """Names of the matrices, in the order of their use."""
-        inner = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-        names = [f"h.{n}.{name}.weight" for n in range(self.config.n_layer) for name in inner]
-        return [*names, "lm_head.weight", *([] if self.config.tied else ["wte.weight"])]
-
-    def _form_of(self, name: str) -> str:
-        return self._form if name.startswith("h.") else head_form(self._form)
-
-    def _model(self, weights: Mapping[str, Tensor]) -> _Model:
-        """The structures that C reads, with weights in memory of their own."""
+    def _model(self, weights: Mapping[str, Tensor], of_model: Mapping[str, Packed]) -> _Model:
+        """The structures that C reads; vectors in memory of their own."""
         config = self.config
-        matrices = [self._matrix(name, weights) for name in self._matrices()]
+        matrices = [self._matrix(name, matrix, weights) for name, matrix in of_model.items()]
         layers = (_Layer * config.n_layer)()
         for n, layer in enumerate(layers):
             layer.c_attn, layer.attn_proj, layer.c_fc, layer.mlp_proj = matrices[4 * n : 4 * n + 4]
@@ -242,18 +230,15 @@ class NativeDecoder:
         self._kept += [layers, embedding, model]
         return model
 
-    def _matrix(self, name: str, weights: Mapping[str, Tensor]) -> _Matrix:
-        weight, form = weights[name], self._form_of(name)
-        size = n_bytes(*_shape(weight), form)
-        data, self._free = self._free[:size], self._free[size:]
+    def _matrix(self, name: str, matrix: Packed, weights: Mapping[str, Tensor]) -> _Matrix:
         bias = weights.get(name.replace("weight", "bias"))
-        self._kept.append(pack(weight, form, data).data)
+        self._kept.append(matrix.data)
         return _Matrix(
-            format=FORMATS.index(form),
-            n_in=weight.shape[1],
-            n_out=weight.shape[0],
-            data=data.data_ptr(),
-            bias=self._floats(torch.zeros(len(weight)) if bias is None else bias),
+            format=FORMATS.index(matrix.form),
+            n_in=matrix.n_in,
+            n_out=matrix.n_out,
+            data=matrix.data.data_ptr(),
+            bias=self._floats(torch.zeros(matrix.n_out) if bias is None else bias),
         )
 
     def _floats(self, values: Tensor) -> int:
@@ -262,24 +247,6 @@ class NativeDecoder:
         padded = F.pad(flat, (0, -len(flat) % WIDE)).clone()
         self._kept.append(padded)
         return padded.data_ptr()
-
-
-def _shape(matrix: Tensor) -> tuple[int, int]:
-    return matrix.shape[0], matrix.shape[1]
-
-
-def _memory(size: int) -> Tensor:
-    """So many bytes, in large pages where there are any: finding small ones takes a fifth of the
-    time of a step that reads 100 MB."""
-    pages = mmap.mmap(-1, -(-max(size, 1) // LARGE_PAGE) * LARGE_PAGE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8)
-
-
-def head_form(form: str) -> str:
-    """The output head and the embedding keep 8 bits where the other matrices have 4."""
-    return "int8" if form == "int4" else form
 
 
 def declare(library: CDLL) -> CDLL:

@@ -32,16 +32,23 @@ def pack(weight: Tensor, form: str, into: Tensor | None = None) -> Packed:
 
     into is memory for n_bytes() bytes. Worked on in slices: rounding takes many times their size.
     """
-    n_out, n_in = weight.shape
+    shape = (weight.shape[0], weight.shape[1])
     if into is None:
-        into = torch.empty(n_bytes(n_out, n_in, form), dtype=torch.uint8)
+        into = torch.empty(n_bytes(*shape, form), dtype=torch.uint8)
     make = {"fp32": _fp32, "bf16": _bf16, "int8": _int8, "int4": _int4}[form]
-    data = into.view(-1, lines(n_in, form), BLOCKS, LINE)
+    packed = room_for(shape, form, into)
+    data = packed.data
     for start in range(0, len(data), SLICE):
         rows = weight[start * WIDE : (start + SLICE) * WIDE].detach().float()
         blocks = make(F.pad(rows, (0, 0, 0, -len(rows) % WIDE)))
         data[start : start + SLICE] = blocks.view(-1, BLOCKS, data.shape[1], LINE).transpose(1, 2)
-    return Packed(form, n_in, n_out, data)
+    return packed
+
+
+def room_for(shape: tuple[int, int], form: str, memory: Tensor) -> Packed:
+    """Memory of n_bytes() bytes as a packed matrix of a shape (n_out, n_in)."""
+    n_out, n_in = shape
+    return Packed(form, n_in, n_out, memory.view(-1, lines(n_in, form), BLOCKS, LINE))
 
 
 def unpack(packed: Packed) -> Tensor:

@@ -320,7 +320,7 @@ class StoryStore:
                 owner,
                 story_id,
                 passage_count=stories.c.passage_count + 1,
-                head_number=stories.c.head_number + move_head,
+                head_number=stories.c.head_number + int(move_head),
             )
             row["number"] = held["passage_count"]
             row["parent_id"] = await parent_of(connection, held, parent_id, moved=move_head)

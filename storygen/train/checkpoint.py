@@ -41,6 +41,8 @@ def write_checkpoint(
         ) from None
     for old in _newest_first(run)[KEPT:]:
         shutil.rmtree(old)
+    for cut_off in run.glob("step-*.*"):  # by a kill; only one process writes into a run
+        shutil.rmtree(cut_off)
 
 
 def read_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from storygen.decode.interface import Token
-from storygen.decode.native import NativeDecoder, head_form
+from storygen.decode.native import NativeDecoder
 from storygen.decode.pack import FORMATS, pack, unpack
+from storygen.decode.weights import form_of
 from storygen.model import GPT, GPTConfig
 from storygen.model.gpt import CausalSelfAttention
 from storygen.params import SamplingParams
@@ -29,8 +30,7 @@ def rounded(model, form):
     same.load_state_dict(model.state_dict())
     for name, weight in same.named_parameters():
         if weight.dim() == 2 and name != "wpe.weight":
-            ends = name in ("wte.weight", "lm_head.weight")
-            weight.copy_(unpack(pack(weight, head_form(form) if ends else form)))
+            weight.copy_(unpack(pack(weight, form_of(name, form))))
     for module in same.modules():
         if isinstance(module, torch.nn.Linear) and form != "fp32":
             few = form == "bf16"
