@@ -85,7 +85,8 @@ def entry_of(record: logging.LogRecord) -> dict[str, Any]:
 def described(error: BaseException) -> dict[str, Any]:
     """The kinds of an error and of those behind it, and where it came from, in place of its words:
     those may quote a story."""
-    kinds, places = [], traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
+    kinds: list[str] = []
+    places = traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
     behind: BaseException | None = error
     while behind is not None and len(kinds) < 5:
         kinds.append(kind_of(behind))
