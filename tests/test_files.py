@@ -5,7 +5,7 @@ import os
 import pytest
 
 from storygen import files
-from storygen.files import atomic_directory, recovered
+from storygen.files import atomic_directory, atomic_file, recovered
 
 
 def write(target, content):
@@ -42,7 +42,7 @@ class PowerCutError(BaseException):
     """The machine stops here: nothing after it runs, not even a clean-up."""
 
 
-@pytest.mark.parametrize("step", range(9))
+@pytest.mark.parametrize("step", range(8))
 def test_cut_off_at_any_step_there_is_the_old_or_the_new(tmp_path, monkeypatch, step):
     """Every call that changes the disk is counted; at the step-th one all of them stop working."""
     write(tmp_path / "d", "one")
@@ -73,7 +73,7 @@ def test_cut_off_at_any_step_there_is_the_old_or_the_new(tmp_path, monkeypatch, 
 
 
 def test_every_step_is_reached(tmp_path, monkeypatch):
-    """The range above covers the whole of a replacement: it makes nine such calls."""
+    """The range above covers the whole of a replacement: it makes eight such calls."""
     write(tmp_path / "d", "one")
     count = 0
 
@@ -89,4 +89,24 @@ def test_every_step_is_reached(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", counting(files.os.fsync))
     monkeypatch.setattr(files.shutil, "rmtree", counting(files.shutil.rmtree))
     write(tmp_path / "d", "two")
-    assert count == 9
+    assert count == 8
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    with atomic_file(tmp_path / "f") as new:
+        new.write_text("one")
+    with pytest.raises(TypeError), atomic_file(tmp_path / "f") as new:
+        new.write_text("tw")
+        new.write_text(2)
+    assert (tmp_path / "f").read_text() == "one"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    left = [tmp_path / "d.new-999999999", tmp_path / f"d.new-{os.getpid()}"]
+    kept = [tmp_path / f"d.new-{os.getppid()}", tmp_path / "d.new-x", tmp_path / "e.new-999999999"]
+    for path in left + kept:
+        path.mkdir()
+    write(tmp_path / "d", "one")
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
