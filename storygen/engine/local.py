@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -18,23 +18,22 @@ import torch
 
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
-from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability, open_decoder
+from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability
 from storygen.engine.interface import Segment, TokenScore, WordScore
 from storygen.engine.jobs import Job, next_tokens_job, score_job, tokenizer_job
+from storygen.engine.opening import Loader, open_model
 from storygen.engine.runner import Outcome, Runner, as_storygen_error
 from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import Sequence, check_prompt
 from storygen.engine.shelf import Shelf
 from storygen.engine.words import next_words_job
 from storygen.errors import EngineError
-from storygen.model import GPT
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
 Request = Sequence | Job
-Loader = Callable[[Path, torch.device, torch.dtype | None], tuple[GPT, Tokenizer]]
 
 
 class LocalEngine:
@@ -234,8 +233,9 @@ class LocalEngine:
         torch.set_num_threads(self._threads_of_torch)
         directory = self._catalogue.get(model).directory
         with torch.inference_mode():
-            network, tokenizer = self._load(directory, self._by.device, self._by.load_dtype)
-            decoder = open_decoder(self._by, network, self._scheduler.slots, self._threads)
+            decoder, tokenizer = open_model(
+                self._by, directory, self._scheduler.slots, self._threads, self._load
+            )
         self._tokenizers[model] = tokenizer
         return Runner(model, decoder, tokenizer)
 
