@@ -107,7 +107,7 @@ def test_what_the_product_imports_is_pinned_or_comes_with_chainlit() -> None:
 
 def test_every_runtime_pin_is_used() -> None:
     used = set().union(*distributions_imported().values())
-    used.add("aiosqlite")  # named in the database URL alone
+    used |= {"aiosqlite", "asyncpg"}  # named in the database URL alone
     used.add("pypandoc_binary")  # its program alone, looked up where it lies
     assert {project(pin) for pin in requirements("requirements.txt")} <= used
 

@@ -1,15 +1,17 @@
-"""The database behind the stories: where it lies, how safely it writes, what its errors mean.
+"""The database behind the stories: where it lies, how safely it writes, who may change it.
 
-SQLite through aiosqlite, whose work is done on threads of its own, never on the event loop.
-PostgreSQL speaks the same SQL; only what is said of SQLite here does not apply to it.
+SQLite through aiosqlite, whose work is done on threads of its own, never on the event loop;
+PostgreSQL through asyncpg, for when several programs share the stories.
 """
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import command
@@ -17,11 +19,13 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from storygen.errors import StoryError
+from storygen.errors import DatabaseError, StoryError
 from storygen.files import sync
+from storygen.story.remedies import DAMAGED, remedy, words
 
-BUSY_MS = 5000  # how long SQLite waits for another program to let go
+BUSY_MS = 5000  # how long a change waits for another program to let go
 QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before it
+CHECK_SECONDS = 10.0  # how long a start may look for damage; about 10 GB
 
 # With synchronous FULL a commit has reached the disk when it returns, even if the power fails then.
 # name: (value to set, what reading it back must give)
@@ -32,16 +36,23 @@ PRAGMAS: dict[str, tuple[str, object]] = {
     "foreign_keys": ("ON", 1),
 }
 
-# What a writer can do, by the name of SQLite's error.
-_REMEDIES = {
-    "SQLITE_BUSY": "Another program holds it: close that one and try again.",
-    "SQLITE_FULL": "Nothing was saved: make room on the disk and try again.",
-    "SQLITE_IOERR": "Nothing was saved: see whether the disk is full or failing, then try again.",
-    "SQLITE_READONLY": "Nothing was saved: let this user write the file and its folder.",
-    "SQLITE_CANTOPEN": "Let this user read and write the file and its folder.",
-    "SQLITE_CORRUPT": "Move the file away to start anew; sqlite3's .recover may save its stories.",
-    "SQLITE_NOTADB": "Move the file away: a new one is made at the next start.",
+# The same promises of PostgreSQL, whatever the server's own settings; and a program that is gone
+# without a word is noticed within a minute, so that what it left can be settled.
+SESSION: Final = {
+    "application_name": "storygen",
+    "synchronous_commit": "on",
+    "lock_timeout": f"{BUSY_MS}",
+    "idle_in_transaction_session_timeout": "60000",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "timezone": "UTC",
 }
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0  # how long a server may take over one statement
+MIGRATING: Final = 0x73746F72790001  # the advisory lock of whoever brings the schema up to date
+
+logger = logging.getLogger(__name__)
 
 
 class Database:
@@ -49,23 +60,34 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(begin="BEGIN IMMEDIATE")
-        # Changes queue here in order of arrival; SQLite itself would let chance decide who is next.
+        self.is_shared = engine.dialect.name == "postgresql"  # with other programs that write
+        if self.is_shared:
+            self._writer = engine.execution_options(isolation_level="READ COMMITTED")
+            self._reader = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        else:
+            self._writer = engine.execution_options(begin="BEGIN IMMEDIATE")
+            self._reader = engine
+        # Changes queue here in order of arrival; the database would let chance decide who is next.
         self._turn = asyncio.Lock()
-        self._place = _place(engine.url)
+        self.place = place_of(engine.url)
 
     @classmethod
     async def open(cls, url: str) -> "Database":
         """A checked database of the newest schema, made where there is none."""
-        database = cls(_engine(url))
+        first = cls(_engine(url, answer_within=None))  # a migration takes as long as it takes
         try:
-            await database._check()
-            async with database.write() as connection:
-                await connection.run_sync(_migrate, database._place)
-        except BaseException:
-            await database.close()
-            raise
-        return database
+            await first._check()
+            await first._migrate()
+        finally:
+            await first.close()
+        return cls(_engine(url))
+
+    @property
+    def file(self) -> Path | None:
+        """Where SQLite keeps it."""
+        return None if self.is_shared else Path(str(self._engine.url.database))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -74,14 +96,20 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection that sees the database as it is now, whatever changes meanwhile."""
-        with self._errors_as_sentences():
-            async with self._engine.begin() as connection:
+        with self.errors_as_sentences():
+            async with self._reader.begin() as connection:
                 yield connection
+
+    async def session(self) -> AsyncConnection:
+        """A connection for as long as one likes, each of whose statements is done at once."""
+        with self.errors_as_sentences():
+            connection = await self._engine.connect()
+            return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: on the disk when the block ends, undone when it ends in an error."""
-        with self._errors_as_sentences():
+        with self.errors_as_sentences():
             async with asyncio.timeout(QUEUE_SECONDS):
                 await self._turn.acquire()
             try:
@@ -91,38 +119,68 @@ class Database:
                 self._turn.release()
 
     async def _check(self) -> None:
-        """Raise StoryError where SQLite finds its file damaged."""
-        if self._engine.dialect.name != "sqlite":
+        """Raise StoryError where SQLite finds its file damaged.
+
+        A very large file is only looked at for CHECK_SECONDS: a start must not take minutes.
+        """
+        if self.is_shared:
             return
+        deadline = time.monotonic() + CHECK_SECONDS
         async with self.read() as connection:
-            found = (await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one()
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            try:
+                answer = await connection.exec_driver_sql("PRAGMA quick_check(1)")
+                found = answer.scalar_one()
+            except sa.exc.OperationalError as error:
+                if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_INTERRUPT":
+                    raise
+                logger.warning(
+                    "%s is large: only part of it was checked for damage. Check all of it with: "
+                    "sqlite3 %s 'PRAGMA integrity_check'",
+                    self.place,
+                    self.file,
+                )
+                return
         if found != "ok":
-            finding, remedy = found.splitlines()[-1], _REMEDIES["SQLITE_CORRUPT"]
-            raise StoryError(f"{self._place} is damaged ({finding}). {remedy}")
+            raise StoryError(f"{self.place} is damaged ({found.splitlines()[-1]}). {DAMAGED}")
+
+    async def _migrate(self) -> None:
+        """Bring the schema up to date, if no other program does at this moment: then wait."""
+        async with self.write() as connection:
+            if self.is_shared:
+                await connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+            await connection.run_sync(_upgrade, self.place)
 
     @contextmanager
-    def _errors_as_sentences(self) -> Iterator[None]:
+    def errors_as_sentences(self) -> Iterator[None]:
+        """Raise what a driver raises as DatabaseError, in words for a person."""
         try:
             yield
         except TimeoutError as error:
-            raise StoryError(f"{self._place} is too busy to answer. Try again later.") from error
+            raise DatabaseError(f"{self.place} is too busy to answer. Try again later.") from error
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
             # The driver's own words: SQLAlchemy's would quote the statement.
             reason = getattr(error, "orig", None) or error
-            name = getattr(reason, "sqlite_errorname", "")
-            remedy = next((r for n, r in _REMEDIES.items() if name.startswith(n)), "Try again.")
-            raise StoryError(f"{self._place} cannot be used ({reason}). {remedy}") from error
+            raise DatabaseError(
+                f"{self.place} cannot be used ({words(reason)}). {remedy(reason)}"
+            ) from error
 
 
-def _engine(url: str) -> AsyncEngine:
+def _engine(url: str, answer_within: float | None = ANSWER_SECONDS) -> AsyncEngine:
     """An engine for url; for SQLite its file exists, readable by this user alone if it is new."""
+    options: dict[str, Any] = {}
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite":
             if parsed.database in (None, "", ":memory:"):
                 raise sa.exc.ArgumentError("stories need a file")
             parsed = parsed.set(database=str(_made(Path(parsed.database))))
-        engine = create_async_engine(parsed, hide_parameters=True)
+        else:
+            options = _to_a_server(answer_within)
+        engine = create_async_engine(parsed, hide_parameters=True, **options)
     except (sa.exc.ArgumentError, sa.exc.InvalidRequestError, ModuleNotFoundError) as error:
         raise StoryError(
             f"The story database URL cannot be used ({str(error).splitlines()[0]}). Write "
@@ -134,7 +192,20 @@ def _engine(url: str) -> AsyncEngine:
     return engine
 
 
-def _place(url: sa.URL) -> str:
+def _to_a_server(answer_within: float | None) -> dict[str, Any]:
+    """How to connect to a server that may be restarted, or gone, at any moment."""
+    return {
+        "pool_pre_ping": True,  # a connection that its server has closed is replaced unseen
+        "pool_timeout": QUEUE_SECONDS,
+        "connect_args": {
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": answer_within,
+            "server_settings": dict(SESSION),
+        },
+    }
+
+
+def place_of(url: sa.URL) -> str:
     """The database as a message names it, without a password."""
     place = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
     return f"The story database {place}"
@@ -176,7 +247,7 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _migrate(connection: sa.Connection, place: str) -> None:
+def _upgrade(connection: sa.Connection, place: str) -> None:
     config = Config()
     config.set_main_option("script_location", "storygen.story:migrations")
     config.attributes["connection"] = connection
