@@ -1,6 +1,7 @@
 """What can go wrong for a reason the reader can act on.
 
 StorygenError
+├── AccountError       an account that cannot be made, found or changed
 ├── CheckpointError    a model directory that cannot be read or trusted
 ├── ModelNotFoundError a model name that is not in the catalogue
 ├── ParamsError        a sampling parameter outside its range
@@ -9,6 +10,7 @@ StorygenError
 │   └── BusyError      the queue is full
 ├── SettingsError      a setting that cannot be used
 ├── StoryError         a story, passage or draft that cannot be found or stored
+│   └── DatabaseError  the story database cannot be used just now
 └── TrainError         a recipe, corpus or run that cannot go on
 
 Each message is one sentence for a person: the value, the place, the way out. The chat shows it,
@@ -18,6 +20,10 @@ a command prints it on standard error and exits with 1. Mistakes of our own are 
 
 class StorygenError(Exception):
     """Base of every error whose message is meant for the reader."""
+
+
+class AccountError(StorygenError):
+    """An account cannot be made, found or changed, or nobody can sign in now."""
 
 
 class CheckpointError(StorygenError):
@@ -50,6 +56,10 @@ class SettingsError(StorygenError):
 
 class StoryError(StorygenError):
     """A story, passage or draft cannot be found, changed or stored."""
+
+
+class DatabaseError(StoryError):
+    """The story database cannot be used just now; nothing was changed."""
 
 
 class TrainError(StorygenError):
