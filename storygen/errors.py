@@ -7,7 +7,8 @@ StorygenError
 ├── ParamsError        a sampling parameter outside its range
 ├── PromptError        a prompt that cannot be continued
 ├── EngineError        generation that could not start or finish
-│   └── BusyError      the queue is full
+│   ├── BusyError      the queue is full
+│   └── QuotaError     a user's tokens are used up
 ├── SettingsError      a setting that cannot be used
 ├── StoryError         a story, passage or draft that cannot be found or stored
 │   └── DatabaseError  the story database cannot be used just now
@@ -48,6 +49,10 @@ class EngineError(StorygenError):
 
 class BusyError(EngineError):
     """Every slot is taken and the queue is full."""
+
+
+class QuotaError(EngineError):
+    """A user was written all the tokens that are theirs for now."""
 
 
 class SettingsError(StorygenError):

@@ -140,3 +140,29 @@ marks = Table(
     ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
     ForeignKeyConstraint(["story_id", "passage_id"], ["passages.story_id", "passages.id"]),
 )
+
+# Who may write here, where more than one shares an installation. An owner is a user's id.
+users = Table(
+    "users",
+    metadata,
+    Column("id", WholeText, primary_key=True),
+    Column("name", WholeText, nullable=False),
+    Column("known_as", WholeText, nullable=False),  # the name as names are compared
+    Column("password_hash", WholeText, nullable=True),  # none where a proxy says who it is
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime, nullable=True),
+    UniqueConstraint("known_as"),
+)
+
+# Each browser in which somebody is signed in. Its secret is not kept, only what it hashes to.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("user_id", WholeText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["user_id"], ["users.id"]),
+    Index(None, "user_id"),
+)
