@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -135,4 +136,5 @@ def _fill(tensor: Tensor, file: RawIOBase) -> None:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.numpy()).cast("B")
+    numbers: Any = tensor.numpy()
+    return memoryview(numbers).cast("B")

@@ -1,11 +1,15 @@
 """Packed matrices against the numbers they were made of."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storygen.decode.pack import FORMATS, pack, unpack
+from storygen.decode.weights import packed
+from tests.conftest import random_model
 
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 150))
 
@@ -59,3 +63,23 @@ def test_zeros_stay_zeros(form):
 )
 def test_a_weight_takes_the_bits_that_are_told(form, bits):
     assert pack(torch.zeros(64, 256), form).data.nbytes * 8 == bits * 64 * 256
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="Linux says what memory is")
+def test_matrices_lie_in_memory_that_can_have_large_pages():
+    """As long as it is the process' own: most systems give none to what could be shared."""
+    model = random_model(300, n_embd=128)
+    matrices = packed(model.config, model.state_dict(), "int8").values()
+    address = min(matrix.data.data_ptr() for matrix in matrices)
+    here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            begin, end = (int(part, 16) for part in first.split("-"))
+            here = begin <= address < end
+            kind = rest[0] if here else ""
+        elif here and first == "VmFlags:":
+            assert kind == "rw-p"
+            assert "hg" in rest
+            return
+    raise AssertionError("the address is in no mapping")
