@@ -66,6 +66,20 @@ class Settings(BaseSettings):
         default="127.0.0.1", description="Address the page is served on; loopback by default."
     )
     port: int = Field(default=8000, ge=1, le=65535, description="Port the page is served on.")
+    auth: Literal["none", "password", "proxy"] = Field(
+        default="none",
+        description="Who may write: none is one local writer, password the accounts of "
+        "`python -m storygen users`, proxy whom a trusted proxy names.",
+    )
+    proxy_header: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="Header in which the proxy names the user, such as Remote-User.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of the proxies to be believed, separated by commas.",
+    )
     allow_exposed: bool = Field(
         default=False,
         description="Serve beyond loopback although there is no login: whoever can reach the "
@@ -108,6 +122,12 @@ class Settings(BaseSettings):
         if 0 < len(value) < SHORTEST_SECRET:
             raise ValueError(f"a secret has at least {SHORTEST_SECRET} characters")
         return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(str(ipaddress.ip_network(part.strip())) for part in parts if part.strip())
 
     @field_validator("allow_origins", mode="before")
     @classmethod
