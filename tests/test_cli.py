@@ -258,3 +258,21 @@ def test_a_model_leaves_and_comes_back(cli, tmp_path, tiny_weights, monkeypatch)
     code, _, err = cli("export", "owl", "--format", "hf", "--out", str(tmp_path / "e"))
     assert code == 1
     assert "There is no model 'owl'" in err
+
+
+def test_quantize_keeps_a_model_rounded_and_changes_nothing_that_it_writes(
+    cli, tiny_weights, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
+    before = write(cli, "--seed", "3", "--max-new-tokens", "20")["text"]
+    code, out, _ = cli("quantize", "tiny")
+    kept = tmp_path / "tiny/packed/int8.safetensors"
+    assert (code, out.split(" now ")[0]) == (0, f"tiny opens from {kept}")
+    assert write(cli, "--seed", "3", "--max-new-tokens", "20")["text"] == before
+    code, _, _ = cli("export", "tiny", "--format", "hf", "--out", str(tmp_path / "copy"))
+    assert code == 0
+    assert not (tmp_path / "copy/packed").exists()
+    code, _, err = cli("quantize", "nobody")
+    assert code == 1
+    assert "no model 'nobody'" in err

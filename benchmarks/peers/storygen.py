@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.peers import TEMPERATURE, Missing
-from storygen.checkpoints import load
+from storygen.checkpoints.packed import packed_file
 from storygen.decode.build import native_library
-from storygen.decode.choose import arithmetic, open_decoder
+from storygen.decode.choose import arithmetic
+from storygen.engine.opening import open_model, quantize
 from storygen.engine.runner import Runner
 from storygen.engine.sequence import Sequence
 from storygen.errors import EngineError
@@ -16,12 +17,14 @@ from storygen.params import SamplingParams
 
 
 def prepare(directory: Path, form: str, work: Path) -> None:
-    """Compile the native decoder."""
+    """Compile the native decoder, and keep the weights rounded, as `quantize` does."""
     if form != "torch":
         try:
             native_library(work)
         except EngineError as error:
             raise Missing(str(error)) from None
+        if not packed_file(directory, form).is_file():
+            quantize(directory, form)
 
 
 class System:
@@ -31,8 +34,7 @@ class System:
         torch.set_num_threads(threads)
         native = form != "torch"
         by = arithmetic("cpu", form if native else "fp32", None, work if native else None)
-        network, _ = load(directory, by.device, by.load_dtype)
-        decoder = open_decoder(by, network, streams, threads)
+        decoder, _ = open_model(by, directory, streams, threads)
         self.runner = Runner("", decoder, Numbers(decoder.config.vocab_size))
 
     @torch.inference_mode()

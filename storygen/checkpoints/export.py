@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from torch import Tensor
 
-from storygen.checkpoints import adapter, hf
+from storygen.checkpoints import adapter, hf, packed
 from storygen.checkpoints.importers.gguf import NAMES, PLAIN
 from storygen.errors import CheckpointError
 from storygen.files import atomic_directory, atomic_file
@@ -43,7 +43,8 @@ def export_hf(directory: Path, out: Path, merge: bool) -> None:
     hf.check_sums(directory)
     try:
         with atomic_directory(out) as new:
-            shutil.copytree(directory, new, dirs_exist_ok=True)
+            rounded = shutil.ignore_patterns(packed.FOLDER)  # nobody else reads them
+            shutil.copytree(directory, new, dirs_exist_ok=True, ignore=rounded)
     except OSError as error:  # shutil.Error lists every file that failed
         raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
 
