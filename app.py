@@ -15,8 +15,12 @@ from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
 from storygen.catalogue import Catalogue
-from storygen.chat import api, events, files, guards, page
+from storygen import logs
+from storygen.chat import api, events, files, guards, health, page
+from storygen.chat.ending import Ending
+from storygen.chat.health import Readiness
 from storygen.chat.history import StoryHistory
+from storygen.chat.observed import Observed
 from storygen.chat.page import WRITER
 from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
@@ -53,16 +57,21 @@ def checked_settings() -> Settings:
     return settings
 
 
+logger = logging.getLogger("storygen.app")
+
 try:
     settings = checked_settings()
+    logs.install(settings.log, settings.log_level)
     lock = sole_use(settings.data_dir)  # as long as this process lives
     studio = studio_of(settings)
 except StorygenError as error:
     sys.exit(str(error))
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every start, not of changes
 os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
-page.install(app, settings.allow_origins, [*api.routes(studio), *files.routes(studio)])
+readiness, ending = Readiness(studio), Ending(studio)
+machines = health.routes(readiness, settings.metrics_token.get_secret_value())
+page.install(app, settings.allow_origins, [*api.routes(studio), *files.routes(studio), *machines])
+app.add_middleware(Observed)
 events.listen(sio, studio)
 
 
@@ -78,7 +87,10 @@ async def start() -> None:
     try:
         studio.store = await StoryStore.open(settings.store_url)
         await studio.engine.start()
-        files.end_with_server()
+        logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
+        readiness.prove()
+        ending.listen()
+        logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(1)  # Chainlit would log the error and serve a page that cannot work
@@ -87,9 +99,13 @@ async def start() -> None:
 @cl.on_app_shutdown
 async def stop() -> None:
     """Stop every passage, keep what there is of it, and close."""
-    await studio.stop_all()
-    await studio.engine.close()
-    await studio.store.close()
+    try:
+        await studio.stop_all()
+        await studio.engine.close()
+        await studio.store.close()
+    except Exception:
+        logger.exception("The server could not be closed in order.")
+        os._exit(1)  # Chainlit would end with 0
 
 
 @cl.header_auth_callback

@@ -11,7 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from storygen import logs, metrics
 from storygen.chat.guards import is_uuid
+from storygen.chat.observed import template
 from storygen.chat.page import signed_in
 from storygen.errors import BusyError, StoryError, StorygenError
 
@@ -41,12 +43,16 @@ def answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         except Refused as refusal:
             return _refusal(refusal.status, str(refusal))
         except BusyError as error:
+            metrics.error_told(error)
             return _refusal(503, str(error))
         except StorygenError as error:
+            metrics.error_told(error)
             return _refusal(400, str(error))
-        except Exception:
-            logger.exception("Error at %s", request.url.path)
-            return _refusal(500, "That could not be done. Nothing stored is lost.")
+        except Exception as error:
+            metrics.error_told(error)
+            logger.exception("Error at %s", template(request.scope))
+            told = f"That could not be done (number {logs.number()} in the log)."
+            return _refusal(500, f"{told} Nothing stored is lost.")
         return found if isinstance(found, Response) else JSONResponse(found, headers=NOT_KEPT)
 
     return handle

@@ -12,6 +12,7 @@ from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from socketio import AsyncServer  # type: ignore[import-untyped]
 
+from storygen import logs, metrics
 from storygen.chat import buttons, guards, workspace
 from storygen.chat.buttons import commands, head_of
 from storygen.chat.controls import remembered
@@ -36,6 +37,10 @@ MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be
 # Seconds. A window that vanished without a word is noticed within both; a browser that has to wait
 # for a busy processor must not be taken for one, since that would end its passage.
 PING_EVERY, PING_PATIENCE = 10, 20
+ENDING = (
+    "storygen is being restarted, so nothing was begun. Your story is saved, and your words are "
+    "still on the page: send them again in a moment."
+)
 logger = logging.getLogger(__name__)
 
 
@@ -141,6 +146,7 @@ async def press(studio: Studio, chat: Chat, action: Action) -> None:
     """A button under the last passage. The work goes on after the answer, so that the page stays
     able to stop it."""
     try:
+        _refuse_at_the_end(studio)
         chat.start(VERBS[action.name](Turn(studio, chat), head_of(action)))
     except StoryError as error:
         await chat.screen.toast(str(error), "warning")
@@ -173,17 +179,27 @@ def _handled(studio: Studio, handler: Handler) -> Callable[..., Awaitable[None]]
         if session is None:
             return
         chat = studio.chat(session)
-        try:
-            await handler(chat, payload)
-        except StorygenError as error:
-            await chat.screen.notice(str(error), is_error=True)
-        except Exception:
-            logger.exception("Error at an event of story %s", chat.story_id)
-            await chat.screen.notice(
-                "That could not be done. Nothing stored is lost.", is_error=True
-            )
+        with logs.numbered() as number:
+            try:
+                _refuse_at_the_end(studio)
+                await handler(chat, payload)
+            except StorygenError as error:
+                metrics.error_told(error)
+                await chat.screen.notice(str(error), is_error=True)
+            except Exception as error:
+                metrics.error_told(error)
+                logger.exception("Error at an event of story %s", chat.story_id)
+                await chat.screen.notice(
+                    f"That could not be done (number {number} in the log). Nothing stored is lost.",
+                    is_error=True,
+                )
 
     return handle
+
+
+def _refuse_at_the_end(studio: Studio) -> None:
+    if studio.is_ending:
+        raise StoryError(ENDING)
 
 
 def _truthful(

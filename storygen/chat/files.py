@@ -9,12 +9,10 @@ Conversions run beside the page in threads, two at a time. Errors are {"error": 
 
 import asyncio
 import re
-import signal
 import unicodedata
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +25,7 @@ from storygen.chat.guards import IMPORT_PATH
 from storygen.chat.state import Studio
 from storygen.chat.views import story_view
 from storygen.errors import StoryError
-from storygen.story import archive, books, drafts, pandoc
+from storygen.story import archive, books, drafts
 from storygen.story.archive import Whole
 from storygen.story.store import MAX_PAGE, StoryStore
 from storygen.story.tree import Passage, Story, StoryTree, manuscript
@@ -53,21 +51,6 @@ def routes(studio: Studio) -> list[Route]:
         Route("/api/stories/{id}/export/{format}", answering(files.export), methods=["GET"]),
         Route("/api/export", answering(files.export_all), methods=["GET"]),
     ]
-
-
-def end_with_server() -> None:
-    """End conversions when the server is told to end, which waits for every request first.
-
-    To be called when the server has begun, for it sets its own handler then.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-
-    def end(number: int, frame: FrameType | None) -> None:
-        pandoc.stop()
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGTERM, end)
 
 
 class _Files:

@@ -50,7 +50,6 @@ ROUTES = {
     ("GET", "/favicon"),
     ("GET", "/logo"),
     ("GET", "/avatars/{avatar_id:str}"),
-    ("GET", "/health"),
 }
 
 FOREVER = "public, max-age=31536000, immutable"

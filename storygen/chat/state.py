@@ -74,6 +74,7 @@ class Studio:
     """What every chat shares: the engine, the stories, and who writes where."""
 
     store: StoryStore  # opened when the server starts
+    is_ending = False  # whether it was told to end: nothing new is begun
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -93,6 +94,10 @@ class Studio:
             vars(session)["storygen_chat"] = chat
             self._chats.add(chat)
         return chat
+
+    def windows(self) -> list[Chat]:
+        """All that are open, or were a moment ago."""
+        return list(self._chats)
 
     def chats_of(self, chat: Chat) -> list[Chat]:
         """All windows on a chat's story, that one first."""

@@ -2,8 +2,6 @@
 
 import asyncio
 import io
-import signal
-import threading
 import zipfile
 from collections.abc import AsyncIterator
 
@@ -18,7 +16,7 @@ from starlette.applications import Starlette
 from storygen.chat import answering, files, guards
 from storygen.chat.files import file_name, routes
 from storygen.chat.state import Studio
-from storygen.story import archive, drafts, pandoc
+from storygen.story import archive, drafts
 from storygen.story.books import FORMATS
 from storygen.story.tree import manuscript
 
@@ -236,21 +234,6 @@ async def test_conversions_take_turns_and_uploads_are_counted(
     statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
     assert (most, statuses.count(400), statuses.count(503)) == (2, 4, 5)
     assert (await browser.post("/api/import?name=a.txt", content=b"x")).status_code == 400
-
-
-def test_the_signal_to_end_reaches_conversions_and_the_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pandoc, "_stopping", threading.Event())
-    told: list[int] = []
-    kept = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
-    try:
-        files.end_with_server()
-        signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, kept)
-    assert told == [signal.SIGTERM]
-    assert pandoc._stopping.is_set()
 
 
 @given(st.text() | st.text(st.sampled_from('./\\:*?"<>|\0\u202e AX')))

@@ -1,6 +1,7 @@
 """Writing over the socket of the real page: streams, Stop, settings, many at once."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -147,7 +148,11 @@ async def test_unexpected_error_is_a_number_on_the_page(connect: Connect, server
     await client.send("explode")
     await client.until(lambda: any("number" in o for o in client.outputs))
     assert "secret" not in " ".join(client.outputs)
-    assert "secret path" in server.log.read_text()
+    number = re.search(r"number (\w{6}) in the log", " ".join(client.outputs))
+    assert number is not None
+    lines = [line for line in server.log.read_text().splitlines() if number[1] in line]
+    assert any("RuntimeError" in line and "serve.py" in line for line in lines)
+    assert "secret path" not in server.log.read_text()
 
 
 async def test_settings_from_outside_are_checked(connect: Connect) -> None:
