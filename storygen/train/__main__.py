@@ -2,9 +2,12 @@
 
 import argparse
 import ast
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -72,14 +75,30 @@ def _train(args: argparse.Namespace) -> None:
                 bar.update(task, completed=trainer.step)
                 for damaged in trainer.damaged:
                     bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
-            done = trainer.run(args.minutes)
-        if group.first and trainer.step:
+            with _stopped_by_sigterm(trainer):
+                done = trainer.run(args.minutes)
+        if group.first and trainer.step and (done or not trainer.is_stopped):
             directory = finish(trainer, name)
             print(f"{directory} is ready. To write with it, copy it into weights/.")
         if group.first and not done:
             print(f"Stopped at step {trainer.step:,}. Go on with --resume.")
     finally:
         group.leave()
+
+
+@contextmanager
+def _stopped_by_sigterm(trainer: Trainer) -> Iterator[None]:
+    """Let the first SIGTERM end the run with a checkpoint, and a second one at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        trainer.stop()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -83,10 +83,12 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.step = 0
         self.damaged: list[str] = []  # checkpoints that resume() had to pass over
+        self.is_stopped = False  # whether it was told to end after the present step
         run.mkdir(parents=True, exist_ok=True)
 
     def run(self, minutes: float | None = None) -> bool:
-        """Train to max_steps, or until the minutes are over; True when all steps are done.
+        """Train to max_steps, or until the minutes are over or stop() is called; True when all
+        steps are done.
 
         A checkpoint is written every few minutes and at the end; resume() goes on from it exactly.
         """
@@ -96,7 +98,8 @@ class Trainer:
         while self.step < self.config.max_steps:
             now = time.monotonic()
             waited = now - saved > 60 * self.config.checkpoint_minutes
-            late, save = self.group.mean(now >= deadline, waited)  # clocks may differ
+            due = self.is_stopped or now >= deadline
+            late, save = self.group.mean(due, waited)  # clocks may differ
             if late:
                 break
             if save:
@@ -105,6 +108,10 @@ class Trainer:
             self._report(*self._timed_step())
         self.save()
         return self.step == self.config.max_steps
+
+    def stop(self) -> None:
+        """End after the present step, with a checkpoint; may be called from a signal handler."""
+        self.is_stopped = True
 
     def validation_loss(self) -> float:
         """Mean loss over fixed windows of the held-out tokens."""

@@ -1,6 +1,7 @@
 """python -m storygen.train from a recipe to a directory that can be used, and its complaints."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -60,6 +61,27 @@ def test_a_bounded_run_leaves_a_model_and_can_go_on(
     assert main([*arguments, "--resume"]) == 0
     assert "Stopped" not in capsys.readouterr().out
     assert "12 steps" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint_of_its_last_step(
+    recipe, corpus_dir, tmp_path, capsys, monkeypatch
+):
+    run = tmp_path / "run"
+    arguments = [recipe, "--corpus", str(corpus_dir), "--out", str(run)]
+
+    def told(bar, task, progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("storygen.train.__main__._show", told)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(arguments) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "Stopped at step 3. Go on with --resume." in capsys.readouterr().out
+    assert not (run / "model").exists()  # measuring would take longer than whoever asks waits
+    monkeypatch.undo()
+    assert main([*arguments, "--resume"]) == 0
+    assert [m["step"] for m in read_metrics(run)] == list(range(1, 13))
 
 
 def test_a_run_is_not_overwritten_but_resumed(recipe, corpus_dir, tmp_path, capsys):
