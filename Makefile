@@ -1,6 +1,7 @@
 # make run    set up what is missing, then serve the page
 # make test   set up what is missing, then run the whole test suite (ARGS="-k tree": a part)
 # make check  set up what is missing, then lint, formatting, types and import contracts
+# make audit  ask for known vulnerabilities of what docs/sbom.json lists; 3 is "could not ask"
 #
 # PYTHON=... chooses the interpreter; otherwise the first fitting one on the PATH is taken.
 
@@ -12,7 +13,7 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
 # Where both our code and Chainlit run.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
-.PHONY: run test check
+.PHONY: run test check audit
 
 run: $(VENV)/installed
 	@$(PY) -m storygen.launch
@@ -25,6 +26,13 @@ check: $(VENV)/installed-dev
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) $(VENV)/bin/lint-imports --no-logo
+
+# In an environment of its own, for what it needs is no part of storygen.
+audit: $(VENV)/installed
+	@$(PY) scripts/sbom.py --check
+	@$(PY) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit==2.10.1
+	@$(VENV)/audit/bin/python scripts/audit.py
 
 # These files are touched last, so that whatever was interrupted is done again.
 $(VENV)/installed: requirements.txt $(VENV)/created
