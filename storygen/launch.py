@@ -4,6 +4,7 @@ The reason it exists: Chainlit ends with exit code 0 when its port is taken, and
 beside its configuration, which a read-only container does not allow.
 """
 
+import asyncio
 import os
 import shutil
 import socket
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from storygen.errors import SettingsError, StorygenError
-from storygen.settings import ROOT, load_settings
+from storygen.catalogue import Catalogue
+from storygen.errors import DatabaseError, SettingsError, StorygenError
+from storygen.settings import ROOT, Settings, load_settings
 
+DATABASE_SECONDS = 3.0  # it may take to answer; whoever starts the page waits for this
 # Chainlit takes these common names for options of its own; DEBUG=app:* would end it.
 CHAINLIT_SWITCHES = {"CI", "DEBUG", "HEADLESS", "NO_CACHE", "WATCH"}
 
@@ -58,6 +61,42 @@ def sole_use(directory: Path) -> FileLock:
     return lock
 
 
+def require_models(settings: Settings) -> None:
+    """Raise SettingsError when a folder or a model was chosen that is not there."""
+    chosen = settings.model_fields_set
+    if "weights_dir" in chosen and not settings.weights_dir.is_dir():
+        raise SettingsError(
+            f"STORYGEN_WEIGHTS_DIR={str(settings.weights_dir)!r} is no directory. Name the one "
+            "whose directories are models, such as weights."
+        )
+    names = [info.name for info in Catalogue(settings.weights_dir).models()]
+    if "first_model" in chosen and settings.first_model not in names:
+        raise SettingsError(
+            f"STORYGEN_FIRST_MODEL={settings.first_model!r} is no model in "
+            f"{settings.weights_dir}. Models there: {', '.join(names) or 'none'}."
+        )
+
+
+def require_database(url: str) -> None:
+    """Raise StoryError or DatabaseError, each a sentence, when no database answers at url."""
+    from storygen.story.database import Database  # half a second: not where SQLite is used
+
+    async def ask() -> None:
+        database = Database.as_it_is(url)
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS), database.read() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+        except TimeoutError:
+            raise DatabaseError(
+                f"{database.place} did not answer within {DATABASE_SECONDS:g} seconds. See whether "
+                "its server runs and can be reached, or correct STORYGEN_DATABASE_URL."
+            ) from None
+        finally:
+            await database.close()
+
+    asyncio.run(ask())
+
+
 def copy_page(root: Path, copy: Path) -> None:
     """Put what Chainlit reads from its app root (config, theme, welcome page) into copy, anew.
 
@@ -81,8 +120,11 @@ def main() -> int:
     try:
         settings = load_settings()
         require_free_port(settings.host, settings.port)
+        require_models(settings)
         page = ROOT
         lock = sole_use(settings.data_dir)
+        if settings.database_url:
+            require_database(settings.store_url)
         if not os.access(ROOT, os.W_OK):
             page = settings.data_dir / "page"
             copy_page(ROOT, page)

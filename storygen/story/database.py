@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from storygen.errors import DatabaseError, StoryError
 from storygen.files import sync
+from storygen.metrics import DATABASE_WRITE, timed
 from storygen.story.remedies import DAMAGED, remedy, words
 
 BUSY_MS = 5000  # how long a change waits for another program to let go
@@ -84,6 +85,11 @@ class Database:
             await first.close()
         return cls(_engine(url))
 
+    @classmethod
+    def as_it_is(cls, url: str) -> "Database":
+        """A database that is neither checked nor changed, for who only wants a look at it."""
+        return cls(_engine(url))
+
     @property
     def file(self) -> Path | None:
         """Where SQLite keeps it."""
@@ -109,7 +115,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: on the disk when the block ends, undone when it ends in an error."""
-        with self.errors_as_sentences():
+        with self.errors_as_sentences(), timed(DATABASE_WRITE):
             async with asyncio.timeout(QUEUE_SECONDS):
                 await self._turn.acquire()
             try:
