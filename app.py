@@ -1,8 +1,11 @@
 """The chat's life cycle: one handler per event. Start it with: chainlit run app.py"""
 
+import asyncio
 import logging
 import os
+import secrets
 import sys
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import chainlit as cl
@@ -14,14 +17,25 @@ from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
-from storygen.catalogue import Catalogue
 from storygen import logs
-from storygen.chat import api, events, files, guards, health, page
+from storygen.catalogue import Catalogue
+from storygen.chat import (
+    admin,
+    api,
+    events,
+    files,
+    guards,
+    health,
+    page,
+    presses,
+    sign_in,
+    windows,
+)
+from storygen.chat.doors import WRITER, Door, LocalDoor, PasswordDoor, ProxyDoor, asking
 from storygen.chat.ending import Ending
 from storygen.chat.health import Readiness
 from storygen.chat.history import StoryHistory
 from storygen.chat.observed import Observed
-from storygen.chat.page import WRITER
 from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
 from storygen.engine.local import LocalEngine
@@ -46,10 +60,28 @@ def studio_of(settings: Settings) -> Studio:
     return Studio(engine)
 
 
+def door_of(settings: Settings) -> Door:
+    """How the settings want it told who asks."""
+    if settings.auth == "password":
+        return PasswordDoor()
+    if settings.auth == "proxy":
+        return ProxyDoor(settings.proxy_header, proxies_of(settings))
+    return LocalDoor()
+
+
+def proxies_of(settings: Settings) -> list[IPv4Network | IPv6Network]:
+    """The proxies that are believed."""
+    return [ip_network(proxy) for proxy in settings.trusted_proxies]
+
+
 def checked_settings() -> Settings:
     """The settings, once it is certain that the page can be served with them, and safely."""
     settings = load_settings()
-    guards.require_loopback(config.run.host, settings.allow_exposed)
+    if settings.auth == "none":
+        guards.require_loopback(config.run.host, settings.allow_exposed)
+    if settings.auth == "proxy":
+        guards.require_known_proxies(settings.proxy_header, settings.trusted_proxies)
+    guards.require_long_secret(os.environ.get("CHAINLIT_AUTH_SECRET"))
     guards.require_closed_config(config.features, Path(APP_ROOT), ROOT)
     guards.writable(settings.data_dir)
     if not config.run.watch:  # while it watches, the port is our own
@@ -63,16 +95,25 @@ try:
     settings = checked_settings()
     logs.install(settings.log, settings.log_level)
     lock = sole_use(settings.data_dir)  # as long as this process lives
-    studio = studio_of(settings)
+    studio, door = studio_of(settings), door_of(settings)
 except StorygenError as error:
     sys.exit(str(error))
 
-os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
+if door.is_shared:  # Chainlit's tokens never leave the server, so nobody else needs the key
+    os.environ["CHAINLIT_AUTH_SECRET"] = secrets.token_urlsafe(guards.SECRET_BYTES)
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # the door asks for itself whom a proxy speaks for
+else:
+    os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
 readiness, ending = Readiness(studio), Ending(studio)
 machines = health.routes(readiness, settings.metrics_token.get_secret_value())
-page.install(app, settings.allow_origins, [*api.routes(studio), *files.routes(studio), *machines])
+ours = [*api.routes(studio), *files.routes(studio), *presses.routes(), *admin.routes(studio)]
+if isinstance(door, PasswordDoor):
+    ours += sign_in.routes(door, sio, proxies_of(settings))
+page.install(app, settings.allow_origins, [*ours, *machines], door)
 app.add_middleware(Observed)
 events.listen(sio, studio)
+windows.guard(sio, door)
+running: set[asyncio.Task[None]] = set()
 
 
 def this_chat() -> Chat:
@@ -86,9 +127,11 @@ async def start() -> None:
     """Get ready to write, or say why not and end."""
     try:
         studio.store = await StoryStore.open(settings.store_url)
+        await door.open(studio.store.database)
         await studio.engine.start()
         logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
         readiness.prove()
+        running.add(asyncio.create_task(windows.watch(sio, door)))
         ending.listen()
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:
@@ -102,6 +145,7 @@ async def stop() -> None:
     try:
         await studio.stop_all()
         await studio.engine.close()
+        await door.tend()
         await studio.store.close()
     except Exception:
         logger.exception("The server could not be closed in order.")
@@ -109,15 +153,15 @@ async def stop() -> None:
 
 
 @cl.header_auth_callback
-async def local_writer(headers: Headers) -> cl.User:
-    """There is no login: whoever may reach the page is the one writer."""
-    return cl.User(identifier=WRITER)
+async def local_writer(headers: Headers) -> cl.User | None:
+    """Where there is no login, whoever may reach the page is the one writer."""
+    return None if door.is_shared else cl.User(identifier=WRITER)
 
 
 @cl.data_layer
 def history() -> BaseDataLayer:
     """Chainlit's history is a view of our stories."""
-    return StoryHistory(studio.store, WRITER)
+    return StoryHistory(studio.store, asking)
 
 
 @cl.set_starters

@@ -28,6 +28,7 @@ MAX_BODY = 1024 * 1024  # bytes; what the model is told of a story, a title, a b
 MAX_FILE = 64_000_000  # bytes; a draft or a story, whose route has limits of its own
 MAX_MESSAGE = 1_000_000  # characters
 SECRET_BYTES = 48
+SHORTEST_SECRET, DISTINCT = 32, 12  # characters of a key that somebody else chose
 SOCKET_PATH = "/ws/socket.io"
 IMPORT_PATH = "/api/import"
 
@@ -46,7 +47,6 @@ ROUTES = {
     ("GET", "/project/thread/{thread_id}"),
     ("PUT", "/project/thread"),
     ("DELETE", "/project/thread"),
-    ("POST", "/project/action"),
     ("GET", "/favicon"),
     ("GET", "/logo"),
     ("GET", "/avatars/{avatar_id:str}"),
@@ -158,7 +158,28 @@ def require_loopback(host: str, allow_exposed: bool) -> None:
     if not is_loopback(host) and not allow_exposed:
         raise SettingsError(
             f"The page has no login, and on {host} others could read and write every story. "
-            "Serve it on 127.0.0.1, or set STORYGEN_ALLOW_EXPOSED=true if that is meant."
+            "Serve it on 127.0.0.1, let them sign in with STORYGEN_AUTH=password, or set "
+            "STORYGEN_ALLOW_EXPOSED=true if that is meant."
+        )
+
+
+def require_known_proxies(header: str, proxies: Sequence[str]) -> None:
+    """Raise SettingsError unless it is said which proxies name the user, and where."""
+    for key, value in (("PROXY_HEADER", header), ("TRUSTED_PROXIES", proxies)):
+        if not value:
+            raise SettingsError(
+                f"STORYGEN_AUTH=proxy needs STORYGEN_{key}, which is empty: without it nobody, or "
+                "anybody, could say who they are."
+            )
+
+
+def require_long_secret(secret: str | None) -> None:
+    """Raise SettingsError for a key of one's own that could be guessed."""
+    if secret is not None and (len(secret) < SHORTEST_SECRET or len(set(secret)) < DISTINCT):
+        raise SettingsError(
+            f"CHAINLIT_AUTH_SECRET has {len(secret)} characters, {len(set(secret))} of them "
+            f"different: it needs at least {SHORTEST_SECRET} and {DISTINCT}. Leave it out, and "
+            "storygen makes one."
         )
 
 

@@ -4,7 +4,7 @@ Chainlit writes messages by itself, after the fact and without waiting; those wr
 because the turn has stored the passage before it was shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from chainlit.types import (
 )
 from chainlit.user import PersistedUser, User
 
+from storygen.chat.doors import Visitor
 from storygen.chat.screen import page_time, steps_of
 from storygen.errors import StoryError
 from storygen.story.store import StoryStore
@@ -46,24 +47,36 @@ def thread_of(story: Story, branch: Sequence[Passage] = ()) -> ThreadDict:
 
 
 class StoryHistory(BaseDataLayer):
-    """Chainlit's data layer for one owner's stories."""
+    """Chainlit's data layer, for whoever asks at the moment; asking tells who that is.
 
-    def __init__(self, store: StoryStore, owner: str) -> None:
+    Chainlit's own ideas of who asks are never used: most of its calls have none.
+    """
+
+    def __init__(self, store: StoryStore, asking: Callable[[], Visitor | None]) -> None:
         self.store = store
-        self.owner = owner
+        self.asking = asking
+
+    @property
+    def owner(self) -> str:
+        """Who asks; nobody owns what nobody asked for."""
+        visitor = self.asking()
+        return visitor.owner if visitor else ""
 
     async def get_user(self, identifier: str) -> PersistedUser | None:
-        """The owner; nobody else is known here."""
-        if identifier != self.owner:
+        """Whoever asks; of others nothing is told."""
+        visitor = self.asking()
+        if visitor is None or visitor.owner != identifier:
             return None
-        return PersistedUser(id=identifier, identifier=identifier, createdAt="")
+        return PersistedUser(
+            id=identifier, identifier=identifier, display_name=visitor.name, createdAt=""
+        )
 
     async def create_user(self, user: User) -> PersistedUser | None:
         """Nobody is added."""
         return await self.get_user(user.identifier)
 
     async def get_thread_author(self, thread_id: str) -> str:
-        """The owner of a story, empty when the owner has none of this id."""
+        """The owner of a story, empty when whoever asks has none of this id."""
         return "" if await self._story(thread_id) is None else self.owner
 
     async def get_thread(self, thread_id: str) -> ThreadDict | None:

@@ -6,12 +6,10 @@ import re
 from collections.abc import Sequence
 
 import chainlit as cl
-from chainlit.auth import create_jwt, get_token_from_cookies, set_auth_cookie
-from chainlit.auth.jwt import decode_jwt
+from chainlit.auth import create_jwt, set_auth_cookie
 from chainlit.config import config
 from chainlit.server import get_html_template, router
 from fastapi import FastAPI
-from jwt import InvalidTokenError
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -19,8 +17,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storygen.chat import guards
-
-WRITER = "writer"  # the one who owns every story while there is no login
+from storygen.chat.doors import WRITER as WRITER
+from storygen.chat.doors import Door, Gate, PasswordDoor, visitor_of
 
 _OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -29,15 +27,18 @@ _EXTRA_HEAD = """<meta name="color-scheme" content="light dark" />
   </head>"""
 
 
-def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute]) -> None:
-    """Serve Chainlit's app as the guards allow it, with our routes and the page in place of its
-    own."""
+def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute], door: Door) -> None:
+    """Serve Chainlit's app as the guards and the door allow it, with our routes and the page in
+    place of its own."""
     html = local_html(config.run.root_path)
-    app.router.routes[:] = [*guards.needed_routes(app, router), *ours, page_route(html)]
+    if isinstance(door, PasswordDoor):
+        html = html.replace("<html", "<html data-can-sign-out", 1)
+    app.router.routes[:] = [*guards.needed_routes(app, router), *ours, page_route(html, door)]
     # Chainlit packs its 4.6 MB script anew for every visitor, which holds up everyone else's words
     # for half a second; on this machine there is no line it would be too long for.
     app.user_middleware[:] = [m for m in app.user_middleware if not _packs(m)]
-    app.add_middleware(
+    app.add_middleware(Gate, door=door)
+    app.add_middleware(  # the last one added is the first that is asked
         guards.Guard,
         hosts=guards.allowed_hosts(config.run.host, origins),
         any_address=not guards.is_loopback(config.run.host),
@@ -60,13 +61,13 @@ def script_hashes(html: str) -> list[str]:
     return [f"sha256-{base64.b64encode(digest).decode()}" for digest in digests]
 
 
-def page_route(html: str) -> Route:
-    """The route that answers every other GET with the page, and a browser it does not know with
-    the cookie of the local writer, so that nobody meets a login form."""
+def page_route(html: str, door: Door) -> Route:
+    """The route that answers every other GET with the page. While there is no login, a browser it
+    does not know is given the cookie of the local writer, so that nobody meets a form."""
 
     async def page(request: Request) -> Response:
         response = HTMLResponse(html, headers={"cache-control": "no-cache"})
-        if signed_in(request) is None:
+        if not door.is_shared and signed_in(request) is None:
             set_auth_cookie(request, response, create_jwt(cl.User(identifier=WRITER)))
         return response
 
@@ -78,10 +79,6 @@ def _packs(middleware: Middleware) -> bool:
 
 
 def signed_in(request: Request) -> str | None:
-    """Whose cookie a request carries; None without one that is good."""
-    token = get_token_from_cookies(request.cookies)
-    try:
-        owner = decode_jwt(token).identifier if token else None
-    except InvalidTokenError:
-        return None
-    return owner if owner == WRITER else None
+    """Whose stories a request may see; None where nobody is known."""
+    visitor = visitor_of(request.scope)
+    return None if visitor is None else visitor.owner

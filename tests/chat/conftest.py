@@ -10,6 +10,8 @@ import pytest
 from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid
 from chainlit.user import PersistedUser
 
+from storygen.chat.doors import Visitor
+from storygen.chat.history import StoryHistory
 from storygen.chat.state import Chat, Studio
 from storygen.chat.turn import Turn
 from storygen.engine.fake import FakeEngine
@@ -105,6 +107,11 @@ class Window:
         """The stored texts of the active branch."""
         tree = await self.studio.store.tree(OWNER, self.chat.story_id)
         return [passage.text for passage in tree.branch()]
+
+
+def history_of(store: StoryStore) -> StoryHistory:
+    """Chainlit's view of a store, while the one writer asks."""
+    return StoryHistory(store, lambda: Visitor(OWNER, OWNER))
 
 
 @pytest.fixture

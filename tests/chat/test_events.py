@@ -9,13 +9,12 @@ from chainlit.action import Action
 
 from storygen.chat import events
 from storygen.chat.guards import Written
-from storygen.chat.history import StoryHistory
 from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.errors import StoryError
 from storygen.story.store import StoryStore
-from tests.chat.conftest import OWNER, Window
+from tests.chat.conftest import OWNER, Window, history_of
 
 
 async def test_settings_hold_at_once_and_are_remembered(window: Window) -> None:
@@ -111,7 +110,7 @@ async def test_story_from_the_list_opens_with_its_settings_and_words(
 ) -> None:
     await apply_settings(studio, window.chat, {"model": "fantasy", "top_k": 3})
     await window.type("Begin.")
-    thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
+    thread = await history_of(store).get_thread(window.chat.story_id)
     assert thread is not None
     again = Window(studio, window.chat.story_id)
     await events.resume(studio, again.chat, thread)

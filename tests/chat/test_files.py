@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from storygen.chat import answering, files, guards
+from storygen.chat.doors import Gate, LocalDoor
 from storygen.chat.files import file_name, routes
 from storygen.chat.state import Studio
 from storygen.story import archive, drafts
@@ -35,7 +36,7 @@ async def browser(
     """A client that has the writer's cookie, behind the guard as on the page."""
     monkeypatch.setenv("CHAINLIT_AUTH_SECRET", "x" * 48)
     app = guards.Guard(
-        Starlette(routes=routes(studio)),
+        Gate(Starlette(routes=routes(studio)), door=LocalDoor()),
         hosts=["x"],
         any_address=False,
         origins=[],
@@ -190,7 +191,7 @@ async def ask(studio: Studio, parts: list[bytes], length: int | None) -> tuple[i
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    await Starlette(routes=routes(studio))(scope, receive, send)
+    await Gate(Starlette(routes=routes(studio)), door=LocalDoor())(scope, receive, send)
     return sent[0]["status"], read
 
 

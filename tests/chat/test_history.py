@@ -7,12 +7,12 @@ from chainlit.types import Pagination, ThreadFilter
 
 from storygen.chat.history import UNTITLED, StoryHistory
 from storygen.story.store import StoryStore
-from tests.chat.conftest import OWNER
+from tests.chat.conftest import OWNER, history_of
 
 
 @pytest.fixture
 def history(store: StoryStore) -> StoryHistory:
-    return StoryHistory(store, OWNER)
+    return history_of(store)
 
 
 async def a_story(store: StoryStore, title: str = "Fog", owner: str = OWNER) -> str:

@@ -10,7 +10,6 @@ import pytest
 
 from storygen.chat import events
 from storygen.chat.controls import Choices
-from storygen.chat.history import StoryHistory
 from storygen.chat.prose import verbatim
 from storygen.chat.state import Studio
 from storygen.chat.turn import Turn
@@ -19,7 +18,7 @@ from storygen.errors import BusyError, StoryError
 from storygen.params import SamplingParams
 from storygen.story.store import StoryStore
 from storygen.story.tree import StoryTree
-from tests.chat.conftest import OWNER, Window
+from tests.chat.conftest import OWNER, Window, history_of
 
 StudioWith = Callable[[FakeEngine], Studio]
 ENDLESS = [" word"] * 100_000  # eight minutes with a delay of 5 ms
@@ -371,7 +370,7 @@ async def test_window_opened_while_a_passage_grows_gets_the_whole_of_it(
     one = Window(studio_with(FakeEngine(ENDLESS, delay=0.005)))
     writing = asyncio.create_task(one.type("Begin."))
     await until(lambda: len(one.browser.messages) > 1)
-    thread = await StoryHistory(store, OWNER).get_thread(one.chat.story_id)
+    thread = await history_of(store).get_thread(one.chat.story_id)
     assert thread is not None
     two = Window(one.studio, one.chat.story_id)
     await two.browser.emit("resume_thread", thread)

@@ -15,7 +15,6 @@ from storygen.catalogue import ModelInfo
 from storygen.chat import workspace
 from storygen.chat.controls import Choices
 from storygen.chat.draft import drawn_seed
-from storygen.chat.history import StoryHistory
 from storygen.chat.screen import SHOWN, tail
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine, _info
@@ -24,7 +23,7 @@ from storygen.params import SamplingParams
 from storygen.story.steering import Steering
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, StoryTree, manuscript
-from tests.chat.conftest import OWNER, Window
+from tests.chat.conftest import OWNER, Window, history_of
 from tests.chat.test_turn import PATIENCE, until
 
 StudioWith = Callable[[FakeEngine], Studio]
@@ -432,7 +431,7 @@ async def test_a_story_that_has_grown_long_says_where_its_beginning_is(
         await do(window, "undo")
     assert next(iter(window.browser.messages)) == "earlier"
     again = Window(window.studio, window.chat.story_id)
-    thread = await StoryHistory(store, OWNER).get_thread(window.chat.story_id)
+    thread = await history_of(store).get_thread(window.chat.story_id)
     assert thread is not None
     assert [step["id"] for step in thread["steps"]] == ["earlier", *ids[-SHOWN - 3 : -3]]
     assert all(step["createdAt"] for step in thread["steps"])  # Chainlit opens no story without
