@@ -65,6 +65,13 @@ def load(
     return merged.eval(), tokenizer
 
 
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a model's or an adapter's directory alone."""
+    directory = recovered(Path(directory))
+    is_adapter = (directory / CONFIG).is_file()
+    return hf.read_tokenizer(_read_config(directory)[2] if is_adapter else directory)
+
+
 def save_adapter(
     directory: str | Path,
     model: GPT,

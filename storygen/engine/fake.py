@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storygen.catalogue import ModelInfo
-from storygen.engine.interface import FinishReason, Segment, TokenScore, WordScore
+from storygen.engine.interface import (
+    FinishReason,
+    Health,
+    Prompt,
+    Segment,
+    TokenScore,
+    WordScore,
+    made,
+)
 from storygen.engine.sequence import check_prompt
 from storygen.errors import EngineError, ModelNotFoundError
 from storygen.params import SamplingParams
@@ -23,6 +31,7 @@ class FakeRequest:
     model: str
     prompt: str
     params: SamplingParams
+    user: str = ""
     segments: list[Segment] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
@@ -63,19 +72,24 @@ class FakeEngine:
         """The models given, or two."""
         return list(self._models)
 
+    def health(self) -> Health:
+        """How many streams there are."""
+        return Health(running=self.n_running, is_alive=self._is_running)
+
     async def count_tokens(self, model: str, text: str) -> int:
         """Number of words."""
         self._check(model)
         return len(text.split())
 
     async def stream(
-        self, model: str, prompt: str, params: SamplingParams
+        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
     ) -> AsyncGenerator[Segment, None]:
         """Play the next script."""
         self._check(model)
+        prompt = await made(prompt)
         check_prompt(prompt)
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
-        request = FakeRequest(model, prompt, params)
+        request = FakeRequest(model, prompt, params, user)
         self.requests.append(request)
         reason: FinishReason = "cancelled"
         try:
@@ -90,22 +104,26 @@ class FakeEngine:
         finally:
             request.finish_reason = reason
 
-    async def score(self, model: str, text: str) -> list[TokenScore]:
+    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
         """Every word is as probable as one in two."""
         self._check(model)
         return [TokenScore(word, -0.6931471805599453) for word in text.split()]
 
-    async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
+    async def next_tokens(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[TokenScore]:
         """The words of the last script, each as probable as one in two."""
         self._check(model)
-        check_prompt(prompt)
+        check_prompt(await made(prompt))
         words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
         return [TokenScore(word, -0.6931471805599453) for word in words[:n]]
 
-    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+    async def next_words(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[WordScore]:
         """The words of the last script: half, a quarter, an eighth as probable."""
         self._check(model)
-        check_prompt(prompt)
+        check_prompt(await made(prompt))
         words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
         return [WordScore(word, 0.5 ** (i + 1)) for i, word in enumerate(words[:n])]
 

@@ -1,13 +1,16 @@
 """Engine: all that the chat may know of text generation. No tensor and no token id crosses it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from storygen.catalogue import ModelInfo
 from storygen.params import SamplingParams
 
-FinishReason = Literal["stop", "length", "cancelled", "loop", "error"]
+FinishReason = Literal["stop", "length", "time", "cancelled", "loop", "error"]
+
+# A text, or what makes it once the request has a place: who is refused has cost nothing.
+Prompt = str | Callable[[], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -15,12 +18,15 @@ class Segment:
     """A piece of a passage as it is written; whole characters only.
 
     token_count is the number of tokens behind this piece (0 in a last segment that only carries
-    the finish reason). finish_reason is set on the last segment of a stream and on no other.
+    the finish reason). finish_reason is set on the last segment of a stream and on no other. A
+    segment with a place has no text: the request is the place-th in line, or 0 when its turn has
+    come and its model is being opened; it may have to wait again later.
     """
 
     text: str
     token_count: int
     finish_reason: FinishReason | None = None
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,31 @@ class WordScore:
     probability: float
 
 
+@dataclass(frozen=True)
+class Health:
+    """How an engine is: how many run and wait, the models in memory, how often its worker was
+    started anew, for how long that has been at one step, and which models compute no numbers."""
+
+    running: int = 0
+    waiting: int = 0
+    models: tuple[str, ...] = ()
+    restarts: int = 0
+    step_seconds: float = 0.0
+    faulty: tuple[str, ...] = ()
+    is_alive: bool = False
+
+
+async def made(prompt: Prompt) -> str:
+    """A prompt's text."""
+    return prompt if isinstance(prompt, str) else await prompt()
+
+
 class Engine(Protocol):
     """Generates, counts and scores text with the models it knows by name.
 
     Every method that takes a model raises ModelNotFoundError for an unknown name, CheckpointError
-    when its files cannot be used, and EngineError when the engine has stopped.
+    when its files cannot be used, and EngineError when the engine has stopped. `user` is who
+    asks, by whom what is short is shared out and counted.
     """
 
     async def start(self) -> None:
@@ -61,29 +87,38 @@ class Engine(Protocol):
         """What can be asked for now, in the order to offer it."""
         ...
 
+    def health(self) -> Health:
+        """How it is now; never waits."""
+        ...
+
     async def count_tokens(self, model: str, text: str) -> int:
         """Number of tokens the model reads text as."""
         ...
 
     def stream(
-        self, model: str, prompt: str, params: SamplingParams
+        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
     ) -> AsyncGenerator[Segment, None]:
         """Continue prompt. Closing the generator cancels the request and frees its slot.
 
-        Raises PromptError for a prompt that cannot be read, BusyError when the queue is full,
-        EngineError when generation fails. params.seed None draws a seed.
+        Raises PromptError for a prompt that cannot be read, BusyError when the queue is full or
+        the wait too long, QuotaError when the user's tokens are used up, and EngineError when
+        generation fails. params.seed None draws a seed.
         """
         ...
 
-    async def score(self, model: str, text: str) -> list[TokenScore]:
+    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
         """Log-probability of each token, each predicted once with at least half a window before
         it, the first after the end-of-text token."""
         ...
 
-    async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
+    async def next_tokens(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[TokenScore]:
         """The n most probable next tokens, most probable first."""
         ...
 
-    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+    async def next_words(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[WordScore]:
         """The n most probable next words, most probable first."""
         ...

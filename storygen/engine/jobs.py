@@ -1,4 +1,4 @@
-"""Questions to a model that are no passage: scores, likely next tokens, its tokenizer.
+"""Questions to a model that are no passage: scores, likely next tokens.
 
 A job is worked on in slices, so that passages being written go on in between.
 """
@@ -29,20 +29,17 @@ class Job:
     def __init__(self, model: str, work: Callable[[Decoder, Slots, Tokenizer], Work]) -> None:
         self.model, self._work = model, work
         self._slices: Work | None = None
+        self.n_slices = 0
 
     def advance(self, decoder: Decoder, slots: Slots, tokenizer: Tokenizer) -> tuple[bool, Any]:
         """Work on one slice: whether it was the last, and then the answer."""
         self._slices = self._slices or self._work(decoder, slots, tokenizer)
+        self.n_slices += 1
         try:
             next(self._slices)
         except StopIteration as stop:
             return True, stop.value
         return False, None
-
-
-def tokenizer_job(model: str) -> Job:
-    """Asks for the model's Tokenizer."""
-    return Job(model, _tokenizer)
 
 
 def score_job(model: str, ids: list[int]) -> Job:
@@ -55,17 +52,16 @@ def next_tokens_job(model: str, prompt: str, n: int) -> Job:
     return Job(model, partial(_next_tokens, prompt=prompt, n=n, name=model))
 
 
-def no_numbers(model: str) -> EngineError:
-    """What to say when a model's logits are NaN or infinite."""
-    return EngineError(
+class NoNumbersError(EngineError):
+    """A model's logits are NaN or infinite."""
+
+
+def no_numbers(model: str) -> NoNumbersError:
+    """What to say then."""
+    return NoNumbersError(
         f"{model} computed something that is no number and cannot go on. Its weights are damaged: "
         "train or import it again, or choose another model."
     )
-
-
-def _tokenizer(decoder: Decoder, slots: Slots, tokenizer: Tokenizer) -> Work:
-    yield from ()
-    return tokenizer
 
 
 def _scores(

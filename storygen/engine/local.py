@@ -1,16 +1,17 @@
 """LocalEngine: models in this process, behind one worker thread.
 
-The worker alone touches torch. It asks the scheduler whose turn it is, lets that model's runner
-take a step, and hands what came of it to the event loop, which passes it on to the streams.
+What is short (slots, time, memory) is given out by place: a place is had first, and only then is
+anything read. The worker takes the steps; here is what the event loop does.
 """
 
 import asyncio
 import logging
 import secrets
-import threading
-from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,29 @@ import torch
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability
-from storygen.engine.interface import Segment, TokenScore, WordScore
-from storygen.engine.jobs import Job, next_tokens_job, score_job, tokenizer_job
+from storygen.engine.interface import Health, Prompt, Segment, TokenScore, WordScore, made
+from storygen.engine.jobs import Job, next_tokens_job, score_job
+from storygen.engine.limits import Limits, Quotas, when
+from storygen.engine.memory import model_bytes
 from storygen.engine.opening import Loader, open_model
-from storygen.engine.runner import Outcome, Runner, as_storygen_error
+from storygen.engine.place import News, Place, Work
+from storygen.engine.runner import Runner
 from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import Sequence, check_prompt
 from storygen.engine.shelf import Shelf
 from storygen.engine.words import next_words_job
-from storygen.errors import EngineError
+from storygen.engine.worker import Worker
+from storygen.errors import BusyError, EngineError
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
-Request = Sequence | Job
+WATCH_EVERY = 0.5  # seconds
+MOST_RESTARTS = 5  # within RESTARTS_WITHIN seconds: what fails so often does not come right
+RESTARTS_WITHIN = 600
+MEGA = 10**6
+CLOSE_WITHIN = 10  # seconds for the step that is being taken
 
 
 class LocalEngine:
@@ -50,206 +59,290 @@ class LocalEngine:
         queue_size: int = 32,
         loaded_models: int = 3,
         native: Path | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         load: Loader = checkpoints.load,
     ) -> None:
         """threads 0 takes what is there; native is a folder for the compiled decoder, None does
         without one; load reads a model directory."""
         self._catalogue, self._load, self._threads = catalogue, load, threads
         self._wanted = (device, dtype, cuda_capability(), native)
-        choose(*self._wanted[:3])  # raises EngineError now
-        self._by: Arithmetic  # the worker's own, as the shelf
-        self._inboxes: dict[Request, asyncio.Queue[Outcome]] = {}
+        self._form = choose(*self._wanted[:3])[1]  # raises EngineError now
+        self._by: Arithmetic | None = None  # found out by the first worker
+        self._slots, self._queue_size, self._loaded_models = slots, queue_size, loaded_models
+        self._limits = limits
+        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day)
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
-        self._worker: threading.Thread | None = None
+        self._reading = asyncio.Lock()  # one tokenizer at a time
+        self._bytes: dict[str, int] = {}  # of models that were asked for
+        self._pace: dict[str, float] = {}  # seconds of a passage lately, by model
+        self._restarts: list[float] = []  # when
+        self._worker: Worker | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop  # of start(), which all calls share
-        self._shelf = Shelf(loaded_models, self._open, self._opened)  # the worker's own
-        # All threads use these three, under the condition, which says that there is work.
-        self._scheduler = Scheduler[Request](slots, queue_size, loaded_models)
-        self._unopened: set[str] = set()  # models that cannot run before one has been opened
-        self._stopping = False
-        self._changed = threading.Condition()
 
     async def start(self) -> None:
         """Start the worker thread; models are loaded when they are first used."""
         if self._worker is None:
             self._loop = asyncio.get_running_loop()
-            self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
-            self._worker.start()
+            self._worker = self._new_worker()
+            self._watch = asyncio.create_task(self._watching())
 
     async def close(self) -> None:
         """Cancel what runs, free everything. Safe to call twice."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._worker is not None:
-            await asyncio.to_thread(self._worker.join)
+            await asyncio.to_thread(self._worker.close, CLOSE_WITHIN)
 
     def models(self) -> list[ModelInfo]:
         """The models in the weights directory now."""
         return self._catalogue.models()
+
+    def health(self) -> Health:
+        """How it goes."""
+        if self._worker is None:
+            return Health()
+        running, waiting = self._worker.counts()
+        return Health(
+            running=running,
+            waiting=waiting,
+            models=tuple(self._worker.models),
+            restarts=len(self._restarts),
+            step_seconds=self._worker.step_seconds,
+            faulty=tuple(self._worker.faulty),
+            is_alive=self._worker.is_alive,
+        )
 
     async def count_tokens(self, model: str, text: str) -> int:
         """Number of tokens the model reads text as."""
         return len(await self._encode(model, text))
 
     async def stream(
-        self, model: str, prompt: str, params: SamplingParams
+        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
     ) -> AsyncGenerator[Segment, None]:
         """Continue prompt; closing the generator frees the slot before it returns."""
-        info = self._catalogue.get(model)
-        check_prompt(prompt)
+        info = self._known(model)
+        if isinstance(prompt, str):
+            check_prompt(prompt)
         if params.seed is None:
             params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
-        sequence = Sequence(model, prompt, params, info.stop)
-        async with aclosing(self._outcomes(sequence)) as outcomes:
-            async for segment in outcomes:
-                yield segment
 
-    async def score(self, model: str, text: str) -> list[TokenScore]:
+        def sequence(text: str) -> Sequence:
+            return Sequence(model, text, params, info.stop)
+
+        with self._quotas.promised(user, params.max_new_tokens) as spend:
+            async with aclosing(self._news(model, user, prompt, sequence)) as news:
+                async for segment in news:
+                    spend(segment.token_count)
+                    yield segment
+
+    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
         """Log-probability of each token of text; worked on a window at a time."""
         ids = await self._encode(model, text)
-        return await self._ask(score_job(model, ids))
+        return await self._answer(model, user, text, lambda _: score_job(model, ids))
 
-    async def next_tokens(self, model: str, prompt: str, n: int) -> list[TokenScore]:
+    async def next_tokens(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[TokenScore]:
         """The n most probable next tokens, most probable first."""
-        self._catalogue.get(model)
-        check_prompt(prompt)
-        return await self._ask(next_tokens_job(model, prompt, n))
+        return await self._asked(model, user, prompt, partial(next_tokens_job, model, n=n))
 
-    async def next_words(self, model: str, prompt: str, n: int) -> list[WordScore]:
+    async def next_words(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[WordScore]:
         """The n most probable next words, most probable first."""
-        self._catalogue.get(model)
-        check_prompt(prompt)
-        return await self._ask(next_words_job(model, prompt, n))
+        return await self._asked(model, user, prompt, partial(next_words_job, model, n=n))
+
+    async def _asked(self, model: str, user: str, prompt: Prompt, job: Callable[[str], Job]) -> Any:
+        self._known(model)
+        if isinstance(prompt, str):
+            check_prompt(prompt)
+        return await self._answer(model, user, prompt, job)
+
+    def _known(self, model: str) -> ModelInfo:
+        """What is known of a model; raises ModelNotFoundError."""
+        info = self._catalogue.get(model)
+        self._bytes[model] = model_bytes(info, self._form, self._slots)
+        return info
 
     async def _encode(self, model: str, text: str) -> list[int]:
         """Tokens of a whole text, made where they delay neither the page nor the worker."""
-        self._catalogue.get(model)
-        tokenizer = self._tokenizers.get(model) or await self._ask(tokenizer_job(model))
-        return await asyncio.to_thread(tokenizer.encode, text)
+        info = self._known(model)
+        self._alive()
+        async with self._reading:
+            if model not in self._tokenizers:
+                read = checkpoints.load_tokenizer
+                self._tokenizers[model] = await asyncio.to_thread(read, info.directory)
+        return await asyncio.to_thread(self._tokenizers[model].encode, text)
 
-    async def _ask(self, job: Job) -> Any:
-        async with aclosing(self._outcomes(job)) as outcomes:
-            return await anext(outcomes)
+    async def _answer(
+        self, model: str, user: str, prompt: Prompt, job: Callable[[str], Job]
+    ) -> Any:
+        async with aclosing(self._news(model, user, prompt, job)) as news:
+            async for value in news:
+                if not isinstance(value, Segment):  # that is the place in line
+                    return value
 
-    async def _outcomes(self, request: Request) -> AsyncGenerator[Any, None]:
-        """What comes of a request, in order; raises its error. Leaving early cancels it."""
-        inbox = self._submit(request)
+    async def _news(
+        self, model: str, user: str, prompt: Prompt, work: Callable[[str], Work]
+    ) -> AsyncGenerator[Any, None]:
+        """What comes of a request, in order; raises its error. Leaving early cancels it.
+
+        The place comes first: who is refused was not read, and cost nothing."""
+        place = Place(model, user, work(prompt) if isinstance(prompt, str) else None)
+        worker = self._enter(place)
+        making = None if place.work else asyncio.create_task(self._make(place, prompt, work))
+        patience = time.monotonic() + self._limits.longest_wait
         try:
+            self._tell_places()
             final = False
             while not final:
-                _, value, final = await inbox.get()
+                value, final = await self._next(place, patience)
                 if isinstance(value, Exception):
                     raise value
                 yield value
         finally:
-            self._withdraw(request)
+            worker.leave(place)
+            if making is not None:
+                making.cancel()
+            if isinstance(place.work, Sequence) and place.began is not None:
+                self._learn_pace(model, time.monotonic() - place.began)
+            self._tell_places()
 
-    def _submit(self, request: Request) -> "asyncio.Queue[Outcome]":
-        with self._changed:
-            if self._worker is None or self._stopping:
-                raise EngineError("The engine is not running. Start storygen again.")
-            self._scheduler.add(request)
-            self._changed.notify()
-        inbox = self._inboxes[request] = asyncio.Queue()
-        return inbox
+    def _enter(self, place: Place) -> Worker:
+        worker = self._alive()
+        try:
+            worker.enter(place)
+        except BusyError as error:
+            raise BusyError(f"{error} Try again {self._when(place.model)}.") from None
+        return worker
 
-    def _withdraw(self, request: Request) -> None:
-        """Give up a request's place; the worker sees it before its next step."""
-        del self._inboxes[request]
-        with self._changed:
-            self._scheduler.remove(request)
+    async def _make(self, place: Place, prompt: Prompt, work: Callable[[str], Work]) -> None:
+        """Make the prompt, now that there is a place for it."""
+        try:
+            text = await made(prompt)
+            check_prompt(text)
+            place.work = work(text)
+            self._alive().wake()
+        except Exception as error:
+            place.inbox.put_nowait(News(error, True))
 
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            inbox = self._inboxes.get(outcome.request)
-            if inbox is not None:  # else its reader has gone
-                inbox.put_nowait(outcome)
+    async def _next(self, place: Place, patience: float) -> News:
+        """The next news at a place; raises BusyError when the first step does not come."""
+        while place.began is None and place.inbox.empty():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(patience - time.monotonic(), 60))):
+                    return await place.inbox.get()
+            if place.began is None and time.monotonic() >= patience:
+                raise BusyError(
+                    f"{place.model} was busy for {self._limits.longest_wait:.0f} seconds, so "
+                    f"nothing was written. Try again {self._when(place.model)}."
+                )
+        return await place.inbox.get()
 
-    # From here on: the worker thread.
+    def _alive(self) -> Worker:
+        if self._worker is None:
+            raise EngineError("The engine is not running. Start storygen again.")
+        return self._worker
 
-    def _work(self) -> None:
+    def _learn_pace(self, model: str, seconds: float) -> None:
+        self._pace[model] = (self._pace.get(model, seconds) + seconds) / 2
+
+    def _when(self, model: str) -> str:
+        """When there will be a place, as far as one knows from the last passages."""
+        assert self._worker is not None
+        _, waiting = self._worker.counts()
+        return when(self._pace.get(model, 0.0) * (1 + waiting) / self._slots)
+
+    def _tell_places(self) -> None:
+        """Tell those whose place in line has changed."""
+        for place, n in self._worker.line() if self._worker is not None else ():
+            if place.told != n:
+                place.told = n
+                place.inbox.put_nowait(News(Segment("", 0, place=n), False))
+
+    def _deliver(self, news: list[tuple[Place, News]]) -> None:
+        for place, told in news:
+            place.inbox.put_nowait(told)
+        self._tell_places()
+        if self._worker is not None and self._worker.failure is not None:
+            self._restart()
+
+    async def _watching(self) -> None:
+        """Look whether the worker is stuck, which it cannot say itself."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            if self._worker is not None and self._worker.step_seconds > self._limits.stuck_after:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Leave a worker that is stuck to itself, with the models it holds, and start another."""
+        assert self._worker is not None
+        seconds = self._worker.step_seconds
+        log.error("A step takes more than %.0f seconds: the engine is started anew.", seconds)
+        stuck = EngineError(
+            f"The engine was stuck for {seconds:.0f} seconds and is started anew; what was written "
+            "is kept. Try again in a moment."
+        )
+        for place in self._worker.abandon():
+            place.inbox.put_nowait(News(stuck, True))
+        self._restart()
+
+    def _restart(self) -> None:
+        """Another worker in the place of one that has ended, unless that happens too often."""
+        now = time.monotonic()
+        self._restarts.append(now)
+        recent = [at for at in self._restarts if now - at < RESTARTS_WITHIN]
+        if len(recent) <= MOST_RESTARTS:
+            self._worker = self._new_worker()
+        else:
+            log.error("The engine has failed %d times and is not started anew.", len(recent))
+            self._worker = None
+
+    def _new_worker(self) -> Worker:
+        return Worker(
+            Scheduler[Place](
+                self._slots,
+                self._queue_size,
+                self._loaded_models,
+                waiting_each=self._limits.waiting_each,
+                fits=self._fits,
+            ),
+            self._prepare,
+            lambda open_runner, opened: Shelf(self._loaded_models, open_runner, opened, self._fits),
+            self._post,
+            self._limits.longest_passage,
+        )
+
+    def _fits(self, models: Collection[str]) -> bool:
+        """Whether models may be in memory together; raises EngineError for one that never may."""
+        needed = sum(self._bytes[model] for model in models)
+        if needed > self._limits.memory and len(models) == 1:
+            raise EngineError(
+                f"{next(iter(models))} needs {needed / MEGA:,.0f} MB of memory and "
+                f"STORYGEN_MEMORY_MB allows {self._limits.memory / MEGA:,.0f}. Allow more, or take "
+                "fewer slots, another number format or a smaller model."
+            )
+        return needed <= self._limits.memory
+
+    # From here on: the worker thread, and the one that opens models.
+
+    def _post(self, news: list[tuple[Place, News]]) -> None:
+        self._loop.call_soon_threadsafe(self._deliver, news)
+
+    def _prepare(self) -> Callable[[str], Runner]:
+        """What opens a model."""
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
-        self._threads_of_torch = self._threads or max(1, torch.get_num_threads() - 1)
-        torch.set_num_threads(self._threads_of_torch)
-        failure = None
-        try:
-            self._by = arithmetic(*self._wanted)
-            with torch.inference_mode():
-                while (turn := self._next_turn()) is not None:
-                    self._post(self._run(*turn))
-        except BaseException as error:  # a panic in Rust code, for one, is no Exception
-            log.exception("The engine has stopped.")
-            failure = error
-        self._stop(failure)
+        threads = self._threads or max(1, torch.get_num_threads() - 1)
+        torch.set_num_threads(threads)
+        by = self._by = self._by or arithmetic(*self._wanted)
+        return partial(self._open, by, threads)
 
-    def _next_turn(self) -> tuple[str, list[Request], Collection[str]] | None:
-        """A model, its running requests, and all models that are busy; None to stop."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopping or self._scheduler.running.keys() - self._unopened
-            )
-            turn = None if self._stopping else self._scheduler.turn(self._unopened)
-            return turn and (*turn, set(self._scheduler.running))
-
-    def _run(self, model: str, requests: list[Request], busy: Collection[str]) -> list[Outcome]:
-        """One step of a model; what fails as a whole fails all its requests and no others."""
-        try:
-            runner = self._shelf.take(model, busy)
-            if runner is not None:
-                return runner.step(requests)
-        except Exception as error:
-            return [Outcome(r, as_storygen_error(error, model), final=True) for r in requests]
-        with self._changed:
-            if self._shelf.is_opening:
-                self._unopened.add(model)
-        return []
-
-    def _post(self, outcomes: list[Outcome]) -> None:
-        """Free the slots of what is over and pass everything on to the event loop, at one go."""
-        if not outcomes:
-            return
-        with self._changed:
-            for outcome in outcomes:
-                if outcome.final:
-                    self._scheduler.remove(outcome.request)
-        try:
-            self._loop.call_soon_threadsafe(self._deliver, outcomes)
-        except RuntimeError:  # the loop is closed: nobody is left to read
-            self._stopping = True
-
-    def _stop(self, failure: BaseException | None) -> None:
-        """End what is left and forget the models."""
-        with self._changed:
-            self._stopping = True
-            left = self._scheduler.requests()
-        self._post([Outcome(request, _end(request, failure), final=True) for request in left])
-        self._shelf.clear()
-
-    # From here on: the thread that opens models.
-
-    def _open(self, model: str) -> Runner:
-        torch.set_num_threads(self._threads_of_torch)
+    def _open(self, by: Arithmetic, threads_of_torch: int, model: str) -> Runner:
+        torch.set_num_threads(threads_of_torch)
         directory = self._catalogue.get(model).directory
         with torch.inference_mode():
-            decoder, tokenizer = open_model(
-                self._by, directory, self._scheduler.slots, self._threads, self._load
-            )
+            decoder, tokenizer = open_model(by, directory, self._slots, self._threads, self._load)
         self._tokenizers[model] = tokenizer
         return Runner(model, decoder, tokenizer)
-
-    def _opened(self) -> None:
-        """A model was opened, or could not be: those that waited for it or its place may try."""
-        with self._changed:
-            self._unopened.clear()
-            self._changed.notify()
-
-
-def _end(request: Request, failure: BaseException | None) -> Segment | EngineError:
-    """What is left to say when the engine stops."""
-    if isinstance(request, Sequence) and failure is None:
-        return request.finish("cancelled")
-    error = EngineError("The engine has stopped. Start storygen again.")
-    error.__cause__ = failure
-    return error

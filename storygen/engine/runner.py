@@ -78,7 +78,8 @@ class Runner:
         jobs = [r for r in requests if isinstance(r, Job)]
         outcomes = [
             *(self._begin(sequence) for sequence in new),
-            *(self._advance(job) for job in jobs[:1]),
+            # One slice in a step, of the job that had the fewest: a long one delays no short one.
+            *(self._advance(min(jobs, key=lambda job: job.n_slices)) for _ in jobs[:1]),
             *self._read(),
             *self._write([row for row in self._running if row.unread == 1]),
         ]
@@ -91,9 +92,10 @@ class Runner:
     def _begin(self, sequence: Sequence) -> Outcome | None:
         """Give a passage a slot. Failing is its affair alone."""
         try:
-            breakers = self._breakers if sequence.params.dry_multiplier else frozenset()
-            sequence.begin(self.tokenizer, self._block_size, breakers)
-        except Exception as error:
+            if not sequence.ids:  # else it has paused
+                breakers = self._breakers if sequence.params.dry_multiplier else frozenset()
+                sequence.begin(self.tokenizer, self._block_size, breakers)
+        except BaseException as error:  # a panic in Rust code, for one, is no Exception
             return Outcome(sequence, as_storygen_error(error, self.name), final=True)
         sequence.window_start = window_start(len(sequence.ids), self._block_size)
         row = _Running(sequence, -1)
@@ -106,7 +108,7 @@ class Runner:
         """Work on one slice of a job. Failing is its affair alone."""
         try:
             done, answer = job.advance(self.decoder, self._slots, self.tokenizer)
-        except Exception as error:
+        except BaseException as error:
             return Outcome(job, as_storygen_error(error, self.name), final=True)
         return Outcome(job, answer, final=True) if done else None
 
@@ -161,7 +163,7 @@ class Runner:
         self._slots.give_back(row.slot)
 
 
-def as_storygen_error(error: Exception, model: str) -> StorygenError:
+def as_storygen_error(error: BaseException, model: str) -> StorygenError:
     """The error itself when it is meant for the reader, else one that is, chained to it."""
     if isinstance(error, StorygenError):
         return error

@@ -135,7 +135,9 @@ class Scheduler(Generic[R]):
         running = len(self.running.get(request.model, []))
         others = len(self.waiting) - 1
         if others >= self.queue_size:
-            return f"{request.model} is busy (passages being written: {running}, waiting: {others})."
+            return (
+                f"{request.model} is busy (passages being written: {running}, waiting: {others})."
+            )
         own = sum(other.user == request.user for other in self.waiting) - 1
         if self._waiting_each is not None and own >= self._waiting_each:
             return f"You have {own} passages waiting to be written: no more may wait at a time."

@@ -14,9 +14,15 @@ class Shelf:
     open_runner and opened, which follows it, are called in another."""
 
     def __init__(
-        self, size: int, open_runner: Callable[[str], Runner], opened: Callable[[], None]
+        self,
+        size: int,
+        open_runner: Callable[[str], Runner],
+        opened: Callable[[], None],
+        fits: Callable[[Collection[str]], bool] = lambda models: True,
     ) -> None:
-        self._size, self._open, self._opened = size, open_runner, opened
+        """fits says whether models may be in memory together; it raises EngineError for one that
+        may not be alone."""
+        self._size, self._open, self._opened, self._fits = size, open_runner, opened, fits
         self._runners: dict[str, Runner] = {}
         self._opening: dict[str, Future[Runner]] = {}
         self._opener = ThreadPoolExecutor(1, "opener")
@@ -38,7 +44,7 @@ class Shelf:
         if future is not None and future.done():
             del self._opening[name]
             self._runners[name] = future.result()
-        elif future is None and name not in self._runners and self._make_room(busy):
+        elif future is None and name not in self._runners and self._make_room(name, busy):
             self._opening[name] = future = self._opener.submit(self._open, name)
             future.add_done_callback(lambda _: self._opened())
         runner = self._runners.pop(name, None)
@@ -62,14 +68,17 @@ class Shelf:
         for name in self.names:
             self.drop(name)
 
-    def _make_room(self, busy: Collection[str]) -> bool:
-        """Whether one more has a place, now that those were dropped that had to be."""
+    def _make_room(self, wanted: str, busy: Collection[str]) -> bool:
+        """Whether this one has a place, now that those were dropped that had to be."""
         for name, future in list(self._opening.items()):
             if future.done() and name not in busy:  # whoever asked for it has gone
                 del self._opening[name]
                 if future.exception() is None:
                     self._runners = {name: future.result(), **self._runners}
-        while len(self._runners) + len(self._opening) >= self._size:
+        self._fits([wanted])
+        while len(self._runners) + len(self._opening) >= self._size or not self._fits(
+            [*self._runners, *self._opening, wanted]
+        ):
             unused = next((model for model in self._runners if model not in busy), None)
             if unused is None:
                 return False

@@ -1,6 +1,6 @@
 """Engines on tiny models, and the oracle that they must equal."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,15 @@ async def write(
 ) -> list[Segment]:
     """All segments of one passage, seed 1 if not said otherwise."""
     params = {"seed": 1, "max_new_tokens": 20, "top_k": 0, **params}
-    return [s async for s in engine.stream(model, prompt, SamplingParams(**params))]
+    stream = engine.stream(model, prompt, SamplingParams(**params))
+    return [segment async for segment in stream if segment.place is None]
+
+
+async def token(stream: AsyncGenerator[Segment, None]) -> Segment:
+    """The next segment with text."""
+    while (segment := await anext(stream)).place is not None:
+        pass
+    return segment
 
 
 def text_of(segments: list[Segment]) -> str:

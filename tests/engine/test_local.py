@@ -12,6 +12,7 @@ from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.decode.native import NativeDecoder
 from storygen.engine.interface import Segment
+from storygen.engine.limits import Limits
 from storygen.engine.local import LocalEngine
 from storygen.engine.words import first_word
 from storygen.errors import (
@@ -26,7 +27,7 @@ from storygen.model.score import token_logprobs
 from storygen.params import SamplingParams
 from tests.conftest import random_model
 from tests.engine import oracle
-from tests.engine.conftest import text_of, write
+from tests.engine.conftest import text_of, token, write
 
 PROMPT = "It was a dark and stormy night, and the rain fell on the roofs of the town."
 LONG = {"max_new_tokens": 4096, "top_k": 0}
@@ -74,7 +75,7 @@ def long_stream(engine, model="tiny", **params):
 async def test_a_passage_equals_the_oracles(engine, tiny_weights, model, params):
     loaded = checkpoints.load(tiny_weights / model)
     chosen = SamplingParams(seed=5, max_new_tokens=100, loop_guard=False, **params)
-    segments = [s async for s in engine.stream(model, PROMPT, chosen)]
+    segments = [s async for s in engine.stream(model, PROMPT, chosen) if s.place is None]
     assert text_of(segments) == oracle.passage(*loaded, PROMPT, chosen)
     assert [s.finish_reason for s in segments] == [None] * (len(segments) - 1) + ["length"]
     assert sum(s.token_count for s in segments) == 100
@@ -88,7 +89,7 @@ async def test_eight_streams_at_once_equal_the_oracle_while_others_leave(make_en
     async def leave_early(n):
         async with aclosing(long_stream(engine, "letters", seed=n)) as stream:
             for _ in range(n):
-                await anext(stream)
+                await token(stream)
 
     leaving = [asyncio.create_task(leave_early(n)) for n in range(1, 20, 3)]
     passages = await asyncio.gather(
@@ -172,7 +173,7 @@ async def test_a_request_too_many_is_refused_unread(make_engine):
     load = Loader()
     engine = await make_engine(slots=1, queue_size=1, load=load)
     async with aclosing(long_stream(engine)) as writing:
-        await anext(writing)
+        await token(writing)
         waiting = asyncio.create_task(write(engine))
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="Try again"):
@@ -188,7 +189,7 @@ async def test_closing_a_stream_frees_its_slot_before_it_returns(make_engine):
     engine = await make_engine(slots=1, queue_size=0)
     for _ in range(20):
         async with aclosing(long_stream(engine)) as stream:
-            await anext(stream)
+            await token(stream)
     assert await write(engine)
 
 
@@ -207,7 +208,7 @@ async def test_cancelling_a_reader_frees_its_slot(make_engine):
 async def test_leaving_the_queue_makes_room_in_it(make_engine):
     engine = await make_engine(slots=1, queue_size=1)
     async with aclosing(long_stream(engine)) as writing:
-        await anext(writing)
+        await token(writing)
         for _ in range(3):
             waiting = asyncio.create_task(write(engine))
             await asyncio.sleep(0)
@@ -258,10 +259,10 @@ async def test_a_model_waits_for_a_busy_one_to_finish(make_engine, weights_of_th
     load = Loader()
     engine = await make_engine(weights_of_three, loaded_models=1, load=load)
     async with aclosing(long_stream(engine, "one")) as writing:
-        await anext(writing)
+        await token(writing)
         waiting = asyncio.create_task(write(engine, model="two"))
         for _ in range(5):
-            await anext(writing)
+            await token(writing)
         assert load.loaded == ["one"]
     assert (await waiting)[-1].finish_reason == "length"
     assert load.loaded == ["one", "two"]
@@ -278,15 +279,15 @@ async def test_opening_a_model_holds_up_no_other(make_engine, weights_of_three):
 
     engine = await make_engine(weights_of_three, load=load)
     async with aclosing(long_stream(engine, "one")) as writing:
-        await anext(writing)
+        await token(writing)
         waiting = asyncio.create_task(write(engine, model="two"))
         await asyncio.to_thread(opening.wait)
         for _ in range(20):
-            await anext(writing)
+            await token(writing)
         assert not waiting.done()
         gate.set()
         assert (await waiting)[-1].finish_reason == "length"
-        await anext(writing)
+        await token(writing)
 
 
 async def test_models_take_turns(make_engine, weights_of_three):
@@ -294,7 +295,7 @@ async def test_models_take_turns(make_engine, weights_of_three):
     streams = [long_stream(engine, model) for model in ("one", "two", "three")]
     async with aclosing(streams[0]), aclosing(streams[1]), aclosing(streams[2]):
         for _ in range(10):
-            await asyncio.gather(*map(anext, streams))
+            await asyncio.gather(*map(token, streams))
 
 
 @pytest.fixture(scope="module")
@@ -371,22 +372,70 @@ async def test_a_failure_in_any_forward_pass_ends_only_what_it_must(
     assert await asyncio.gather(write(engine), write(engine)) == [expected, expected]
 
 
-async def test_a_panic_in_the_worker_ends_all_and_is_told_to_all(make_engine):
-    class Panic(BaseException):
-        pass
+class Panic(BaseException):
+    """What a panic in Rust code is to Python."""
 
+
+async def test_a_panic_while_a_prompt_is_read_ends_that_request_alone(make_engine):
     load = Loader()
     engine = await make_engine(load=load)
     async with aclosing(long_stream(engine)) as writing:
-        await anext(writing)
+        await token(writing)
         load.failure = Panic()
-        for question in (write(engine), write(engine)):
-            with pytest.raises(EngineError, match=r"has stopped|is not running"):
+        for question in (write(engine), engine.next_tokens("tiny", "text", 3)):
+            with pytest.raises(EngineError, match="tiny failed"):
                 await question
-        with pytest.raises(EngineError, match="has stopped"):
-            async for _ in writing:
-                pass
-    await engine.close()
+        await token(writing)
+
+
+async def test_a_panic_in_a_step_is_told_to_all_and_the_engine_starts_anew(
+    make_engine, monkeypatch
+):
+    engine = await make_engine()
+    expected = await write(engine)
+    step = NativeDecoder.step
+    streams = [long_stream(engine, seed=n) for n in range(3)]
+    for stream in streams:
+        await token(stream)
+    monkeypatch.setattr(NativeDecoder, "step", lambda *_: (_ for _ in ()).throw(Panic()))
+    for stream in streams:
+        with pytest.raises(EngineError, match="has stopped for an error and is started anew"):
+            await rest(stream)
+    monkeypatch.setattr(NativeDecoder, "step", step)
+    assert await write(engine) == expected
+    assert engine.health().restarts == 1
+
+
+async def test_an_engine_that_fails_again_and_again_says_so(make_engine, monkeypatch):
+    engine = await make_engine()
+    monkeypatch.setattr(NativeDecoder, "step", lambda *_: (_ for _ in ()).throw(Panic()))
+    for _ in range(6):
+        with pytest.raises(EngineError, match="started anew"):
+            await write(engine)
+    with pytest.raises(EngineError, match="not running"):
+        await write(engine)
+    assert not engine.health().is_alive
+
+
+async def test_a_worker_that_is_stuck_is_left_and_its_writers_told(make_engine, monkeypatch):
+    engine = await make_engine(limits=Limits(stuck_after=0.5))
+    expected = await write(engine)
+    step, stuck, free = NativeDecoder.step, threading.Event(), threading.Event()
+
+    def hang(*args):
+        stuck.set()
+        assert free.wait(timeout=60)
+        return step(*args)
+
+    monkeypatch.setattr(NativeDecoder, "step", hang)
+    writing = asyncio.create_task(write(engine))
+    await asyncio.to_thread(stuck.wait)
+    monkeypatch.setattr(NativeDecoder, "step", step)
+    with pytest.raises(EngineError, match=r"stuck for \d+ seconds and is started anew"):
+        await writing
+    assert await write(engine) == expected  # while the other still hangs
+    assert engine.health().restarts == 1
+    free.set()
 
 
 # Start and end
@@ -406,7 +455,7 @@ async def test_an_engine_that_does_not_run_refuses_everything(tiny_weights):
 async def test_closing_ends_what_runs_and_what_waits(make_engine):
     engine = await make_engine(slots=1)
     streams = [long_stream(engine, seed=n) for n in range(3)]
-    await anext(streams[0])
+    await token(streams[0])
     readers = [asyncio.create_task(rest(stream)) for stream in streams]
     question = asyncio.create_task(engine.next_tokens("tiny", "text", 1))
     await asyncio.sleep(0)
@@ -419,7 +468,7 @@ async def test_closing_ends_what_runs_and_what_waits(make_engine):
 
 
 async def rest(stream) -> list[Segment]:
-    return [segment async for segment in stream]
+    return [segment async for segment in stream if segment.place is None]
 
 
 # Questions
@@ -435,12 +484,12 @@ async def test_counting_holds_up_neither_the_page_nor_a_passage(make_engine):
     load = Loader()
     engine = await make_engine(load=load)
     async with aclosing(long_stream(engine)) as writing:
-        await anext(writing)
+        await token(writing)
         load.gate.clear()
         counting = asyncio.create_task(engine.count_tokens("tiny", "then the hand"))
         await asyncio.to_thread(load.second.wait)
         for _ in range(5):
-            await anext(writing)
+            await token(writing)
         load.gate.set()
         assert await counting == 8
 

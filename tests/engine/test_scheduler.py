@@ -13,6 +13,8 @@ from storygen.errors import BusyError
 @dataclass(eq=False)
 class Request:
     model: str = "mystery"
+    user: str = "ann"
+    is_ready: bool = True
 
 
 def added(scheduler, *models):

@@ -12,7 +12,7 @@ from typing import Any
 
 from storygen.engine import local
 from storygen.engine.fake import FakeEngine
-from storygen.engine.interface import Segment
+from storygen.engine.interface import Prompt, Segment, made
 from storygen.params import SamplingParams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,10 @@ class Echo(FakeEngine):
     nonce-... in it, the content of a file for `recite:FILE`, or an error for `explode`."""
 
     async def stream(
-        self, model: str, prompt: str, params: SamplingParams
+        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
     ) -> AsyncGenerator[Segment, None]:
         """The words, one a token; without any to repeat, the model's name and the seed."""
+        prompt = await made(prompt)
         if prompt.endswith("explode"):
             raise RuntimeError("a secret path: /home/writer/key")
         if recited := re.search(r"recite:(\S+)$", prompt):

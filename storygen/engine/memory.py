@@ -1,0 +1,29 @@
+"""Memory: what a model will take, known before it is opened."""
+
+from storygen.catalogue import ModelInfo
+from storygen.decode.choose import n_slots, slot_bytes
+from storygen.model import GPTConfig
+
+# Bytes a weight, with the scales of those that are rounded.
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.07, "int4": 0.6}
+
+
+def model_bytes(info: ModelInfo, form: str, slots: int) -> int:
+    """Its weights, and the memory of all its slots, which is reserved when it is opened."""
+    size = info.n_embd
+    matrices = 12 * info.n_layer * size**2 * BYTES[form]
+    head = info.vocab_size * size * max(BYTES[form], BYTES["int8"])
+    positions = info.block_size * size * BYTES["fp32"]
+    return int(matrices + head + positions) + reserved_bytes(info, slots)
+
+
+def reserved_bytes(info: ModelInfo, slots: int) -> int:
+    """What so many slots can come to hold, at most, however long stories get."""
+    config = GPTConfig(
+        vocab_size=info.vocab_size,
+        block_size=info.block_size,
+        n_layer=info.n_layer,
+        n_head=1,
+        n_embd=info.n_embd,
+    )
+    return n_slots(config, slots) * slot_bytes(config)
