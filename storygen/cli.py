@@ -16,7 +16,7 @@ from typing import Any
 
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.build import described
-from storygen.errors import CheckpointError, PromptError, StorygenError
+from storygen.errors import CheckpointError, PromptError, SettingsError, StorygenError
 from storygen.params import RANGES, SamplingParams
 from storygen.settings import Settings, load_settings
 
@@ -107,7 +107,21 @@ def _parser() -> argparse.ArgumentParser:
     quantizing.add_argument("model", metavar="NAME")
     quantizing.add_argument("--type", choices=("int8", "int4", "bf16"), default="int8")
     quantizing.set_defaults(run=_quantize)
+
+    doctor = commands.add_parser("doctor", help="check this installation")
+    doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _doctor(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.doctor import examine  # as below
+
+    bad = 0
+    for finding in examine(settings):
+        print(finding, flush=True)
+        bad += finding.state == "bad"
+    if bad:
+        raise SettingsError(f"{bad} thing{'' if bad == 1 else 's'} to put right: see above.")
 
 
 def _models(args: argparse.Namespace, settings: Settings) -> None:
