@@ -258,7 +258,7 @@ async def context(studio: Studio, owner: str, request: Request) -> Any:
 async def next_tokens(studio: Studio, owner: str, request: Request) -> Any:
     """The likeliest next tokens and what the settings make of them."""
     choices, prompt, _ = await _prompt(studio, owner, request)
-    found = await studio.engine.next_tokens(choices.model, prompt.text, LIKELY)
+    found = await studio.engine.next_tokens(choices.model, prompt.text, LIKELY, user=owner)
     names = ("temperature", "top_k", "top_p", "min_p")
     return {
         "tokens": [{"text": token.text, "p": math.exp(token.logprob)} for token in found],
@@ -269,7 +269,7 @@ async def next_tokens(studio: Studio, owner: str, request: Request) -> Any:
 async def next_words(studio: Studio, owner: str, request: Request) -> Any:
     """The likeliest next words, whole ones."""
     choices, prompt, _ = await _prompt(studio, owner, request)
-    found = await studio.engine.next_words(choices.model, prompt.text, FAN)
+    found = await studio.engine.next_words(choices.model, prompt.text, FAN, user=owner)
     return {"words": [{"text": word.text, "p": word.probability} for word in found]}
 
 

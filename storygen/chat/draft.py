@@ -38,6 +38,7 @@ class Draft:
     text: str = ""
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     forgotten: int = 0  # words of the story the model was not shown
+    place: int | None = None  # in line, 0 while its model is opened, None when it is written
     shown: int = 0  # characters
     saved_at: float = 0.0
 
@@ -65,12 +66,14 @@ class Author:
         try:
             while not all(reader.done() for reader in readers):
                 await asyncio.wait(readers, timeout=FLUSH_EVERY)
+                await self.chat.screen.wait(waiting_for(drafts))
                 for draft in drafts:
                     await self._keep(draft)
         finally:
             self.writing.interrupt()
             await asyncio.wait(readers)
             self.writing.readers = set()
+            await self.chat.screen.wait("")
             ends = [self._finish(draft) for draft in drafts]
             failures = [e for e in await asyncio.gather(*ends, return_exceptions=True) if e]
         if failures:  # the others are stored all the same
@@ -96,15 +99,21 @@ class Author:
     async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
         model = model_of(self.engine, draft.model)
-        longest = draft.params.max_new_tokens
-        prompt = await prompt_for(self.engine, model, branch, draft.steering, longest)
-        draft.forgotten = prompt.left_out
+        longest, trailing = draft.params.max_new_tokens, ""
+
+        async def prompt() -> str:
+            nonlocal trailing
+            made = await prompt_for(self.engine, model, branch, draft.steering, longest)
+            draft.forgotten, trailing = made.left_out, made.trailing
+            return made.text
+
         draft.finish_reason = "error"
-        stream = self.engine.stream(draft.model, prompt.text, draft.params)
+        stream = self.engine.stream(draft.model, prompt, draft.params, user=self.chat.owner)
         try:
             async with aclosing(stream) as segments:
                 async for segment in segments:
-                    text = segment.text if draft.text else glue(prompt.trailing, segment.text)
+                    draft.place = segment.place
+                    text = segment.text if draft.text else glue(trailing, segment.text)
                     draft.text += text
                     draft.finish_reason = segment.finish_reason or draft.finish_reason
         except asyncio.CancelledError:
@@ -157,6 +166,26 @@ class Author:
         """Tell the workspace of a piece of the passage."""
         place = {"id": draft.id, "parent": draft.parent_id, "version": draft.version}
         await self.chat.screen.tell(growing=place | {"from": draft.shown, "text": text} | more)
+
+
+def waiting_for(drafts: Sequence[Draft]) -> str:
+    """What the writer waits for, in a sentence; empty where words come."""
+    places = [draft.place for draft in drafts if draft.place is not None]
+    if not places:
+        return ""
+    last = max(places)
+    if last == 0:
+        return "The model is being opened."
+    return f"{_ordinal(last)} in line: passages that were asked for earlier are written first."
+
+
+def _ordinal(n: int) -> str:
+    """
+    >>> [_ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102)]
+    ['1st', '2nd', '3rd', '4th', '11th', '12th', '13th', '21st', '102nd']
+    """
+    teens = n % 100 in (11, 12, 13)
+    return f"{n}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
 def model_of(engine: Engine, name: str) -> ModelInfo:

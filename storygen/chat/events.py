@@ -18,6 +18,7 @@ from storygen.chat.buttons import commands, head_of
 from storygen.chat.controls import remembered
 from storygen.chat.draft import no_model
 from storygen.chat.settings import apply_settings, show_settings
+from storygen.chat.sockets import Sockets
 from storygen.chat.state import Chat, Studio
 from storygen.chat.turn import Turn
 from storygen.errors import StoryError, StorygenError
@@ -34,9 +35,7 @@ VERBS = {
 }
 
 MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be refused with a word
-# Seconds. A window that vanished without a word is noticed within both; a browser that has to wait
-# for a busy processor must not be taken for one, since that would end its passage.
-PING_EVERY, PING_PATIENCE = 10, 20
+MOST_EVENTS = 64  # of a window that are worked on at a time; more are a flood, and are let go
 ENDING = (
     "storygen is being restarted, so nothing was begun. Your story is saved, and your words are "
     "still on the page: send them again in a moment."
@@ -48,12 +47,13 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
     """Put our handlers in the place of Chainlit's; call once, when Chainlit's are there."""
     chainlits = sio.handlers["/"]
     connect, connected = chainlits["connect"], chainlits["connection_successful"]
+    sockets = Sockets(sio)
 
     async def on_connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
         guards.require_identities(auth)
         answer = await connect(sid, environ, auth)
         session = WebsocketSession.require(sid)
-        session.emit = _truthful(session.emit, studio.chat(session))
+        session.emit = _truthful(sockets.bounded(session, session.emit), studio.chat(session))
         return answer
 
     async def on_connected(sid: str) -> None:
@@ -100,18 +100,17 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
     handlers: dict[str, Handler] = {
         "client_message": on_message,
         "edit_message": on_edit,
-        "stop": on_stop,
         "chat_settings_edit": on_settings,
         "chat_settings_change": on_settings_done,
         "window_message": on_window,
     }
     kept = {"connect", "connection_successful", "disconnect", "clear_session"}
     for event in set(chainlits) - kept:
-        sio.on(event, _handled(studio, handlers.get(event, on_nothing)))
+        sio.on(event, _handled(studio, _bounded(handlers.get(event, on_nothing))))
+    sio.on("stop", _handled(studio, on_stop))  # above all in a flood
     sio.on("connect", on_connect)
     sio.on("connection_successful", on_connected)
     sio.eio.max_http_buffer_size = MAX_SOCKET_BYTES
-    sio.eio.ping_interval, sio.eio.ping_timeout = PING_EVERY, PING_PATIENCE
 
 
 async def begin(studio: Studio, chat: Chat) -> None:
@@ -193,6 +192,28 @@ def _handled(studio: Studio, handler: Handler) -> Callable[..., Awaitable[None]]
                     f"That could not be done (number {number} in the log). Nothing stored is lost.",
                     is_error=True,
                 )
+
+    return handle
+
+
+def _bounded(handler: Handler) -> Handler:
+    """A handler that lets go of what comes faster than it can be worked on, and says so once."""
+
+    async def handle(chat: Chat, payload: Any) -> None:
+        if chat.events >= MOST_EVENTS:
+            if not chat.is_flooding:
+                chat.is_flooding = True
+                raise StoryError(
+                    f"More than {MOST_EVENTS} things were asked for at once, so some were not "
+                    "done. Words that were not added are still on the page: send them again."
+                )
+            return
+        chat.events += 1
+        try:
+            await handler(chat, payload)
+        finally:
+            chat.events -= 1
+            chat.is_flooding = chat.is_flooding and chat.events > 0
 
     return handle
 

@@ -67,6 +67,7 @@ class Screen:
         self.shown: list[str] = []  # ids of passages, in their order
         self._is_cut = False  # whether there are passages before those shown
         self._notices: list[str] = []
+        self._awaited: tuple[str, str] | None = None  # what is waited for: a message's id, the text
         self._buttons: list[cl.Action] = []
         self._offered: deque[cl.Action] = deque(maxlen=REMEMBERED_BUTTONS)
         self._streamed = ""  # what of the passage being written was sent, encoded
@@ -116,6 +117,20 @@ class Screen:
         self._notices.append(str(uuid.uuid4()))
         step = _step(self._notices[-1], sentence(text), isError=is_error)
         await self.emitter.send_step(step)
+
+    async def wait(self, text: str) -> None:
+        """Say what the writer waits for, in place of what was said of that before; empty to say
+        nothing any more."""
+        if self._awaited is not None and self._awaited[1] != text:
+            if not text:
+                await self._delete(self._awaited[0])
+                self._awaited = None
+            else:
+                self._awaited = (self._awaited[0], text)
+                await self.emitter.update_step(_step(self._awaited[0], sentence(text)))
+        elif self._awaited is None and text:
+            self._awaited = (str(uuid.uuid4()), text)
+            await self.emitter.send_step(_step(self._awaited[0], sentence(text)))
 
     async def toast(self, text: str, kind: ToastType = "info") -> None:
         """Say something in passing."""

@@ -28,6 +28,8 @@ class Chat:
     is_stored: bool = False  # a story exists from its first message on
     turns: int = 0  # running and waiting
     stops: int = 0  # how often the window was closed
+    events: int = 0  # of the window that are being worked on
+    is_flooding: bool = False  # whether there were too many of them
     told_words: int = 0  # how many forgotten words the writer was told of
     told_setting: str = ""  # the last complaint about a setting
     shown_preset: str = ""  # what the sidebar was shown with

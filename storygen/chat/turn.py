@@ -338,6 +338,11 @@ class Turn:
                 "The passage began to repeat itself and was ended. Undo takes it back; Retry "
                 "warmer writes it anew with a higher temperature."
             )
+        elif draft.finish_reason == "time":
+            await self.screen.notice(
+                "The passage took as long as one may here and was ended. Continue goes on from its "
+                "last word."
+            )
         elif not draft.text and draft.finish_reason != "cancelled":
             await self.screen.notice(
                 "The model had nothing to add here. Try again, or write on yourself."
