@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import sys
@@ -17,7 +18,7 @@ from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
-from storygen import logs
+from storygen import logs, metrics
 from storygen.catalogue import Catalogue
 from storygen.chat import (
     admin,
@@ -38,9 +39,10 @@ from storygen.chat.history import StoryHistory
 from storygen.chat.observed import Observed
 from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
+from storygen.engine.limits import Limits
 from storygen.engine.local import LocalEngine
 from storygen.errors import StorygenError
-from storygen.launch import require_free_port, sole_use
+from storygen.launch import require_free_port, require_models, sole_use
 from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore
 
@@ -56,8 +58,22 @@ def studio_of(settings: Settings) -> Studio:
         queue_size=settings.queue_size,
         loaded_models=settings.loaded_models,
         native=settings.native_dir,
+        limits=limits_of(settings),
     )
     return Studio(engine)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How much of the engine one writer may have, and for how long."""
+    return Limits(
+        waiting_each=settings.user_queue,
+        longest_wait=settings.longest_wait,
+        longest_passage=settings.longest_passage,
+        stuck_after=settings.stuck_after,
+        tokens_per_hour=settings.tokens_per_hour,
+        tokens_per_day=settings.tokens_per_day,
+        memory=settings.memory_mb * 10**6 or math.inf,
+    )
 
 
 def door_of(settings: Settings) -> Door:
@@ -84,6 +100,7 @@ def checked_settings() -> Settings:
     guards.require_long_secret(os.environ.get("CHAINLIT_AUTH_SECRET"))
     guards.require_closed_config(config.features, Path(APP_ROOT), ROOT)
     guards.writable(settings.data_dir)
+    require_models(settings)
     if not config.run.watch:  # while it watches, the port is our own
         require_free_port(config.run.host, config.run.port)
     return settings
@@ -105,6 +122,7 @@ if door.is_shared:  # Chainlit's tokens never leave the server, so nobody else n
 else:
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
 readiness, ending = Readiness(studio), Ending(studio)
+metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
 machines = health.routes(readiness, settings.metrics_token.get_secret_value())
 ours = [*api.routes(studio), *files.routes(studio), *presses.routes(), *admin.routes(studio)]
 if isinstance(door, PasswordDoor):

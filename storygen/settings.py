@@ -59,8 +59,34 @@ class Settings(BaseSettings):
     queue_size: int = Field(
         default=32, ge=0, le=10_000, description="Passages that may wait; more are refused."
     )
+    user_queue: int = Field(
+        default=8, ge=0, le=10_000, description="Passages of one user that may wait."
+    )
+    longest_wait: int = Field(
+        default=300, ge=1, le=86_400, description="Seconds a passage may wait for its turn."
+    )
+    longest_passage: int = Field(
+        default=600, ge=1, le=86_400, description="Seconds a passage may take to be written."
+    )
+    stuck_after: int = Field(
+        default=120,
+        ge=1,
+        le=86_400,
+        description="Seconds after which the engine counts as stuck at a step and is started anew.",
+    )
+    tokens_per_hour: int = Field(
+        default=0, ge=0, description="Tokens a user may be written in an hour; 0: any number."
+    )
+    tokens_per_day: int = Field(
+        default=0, ge=0, description="Tokens a user may be written in a day; 0: any number."
+    )
     loaded_models: int = Field(
         default=3, ge=1, le=64, description="Models kept in memory; the longest unused goes first."
+    )
+    memory_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Megabytes for models in memory; 0: only their number is limited.",
     )
     host: str = Field(
         default="127.0.0.1", description="Address the page is served on; loopback by default."
