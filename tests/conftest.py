@@ -1,5 +1,6 @@
 """Tiny models that everything is tested with: random, so that nothing is learnt, but not flat."""
 
+import os
 from ctypes import CDLL
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from storygen.decode.build import native_library
 from storygen.model import GPT, GPTConfig
 from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer, CharTokenizer
 
-settings.register_profile("storygen", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure. Long runs (benchmarks/reliability/fuzz.py) try more examples.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+settings.register_profile("storygen", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("storygen")
 torch.set_num_threads(1)  # models this small only wait for each other's threads
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.browser.conftest import chromium  # noqa: F401 - a fixture
 from tests.protocol.conftest import Server, serve
+from tests.security.town import Town, settled
 
 WATCHED = [sys.executable, "-m", "tests.security.serve", "{port}"]
 
@@ -17,3 +18,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = serve(tmp_path_factory.mktemp("watched"), WATCHED)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="package")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A page that several share, with a story of one of them."""
+    town = settled(tmp_path_factory.mktemp("town"), WATCHED)
+    yield town
+    town.server.stop()

@@ -1,0 +1,96 @@
+"""The fuzz targets of the tests, for as long as one likes.
+
+    python -m benchmarks.reliability.fuzz                      list the targets
+    python -m benchmarks.reliability.fuzz TARGET... --cases N [--seconds S]
+
+Properties are those of the tests, with N examples each. Two readers are fed bytes by atheris, which
+sees what they lead to (pip install atheris==3.0.0; where it is not there they are left out); it
+stops after N inputs or S seconds. Prints a line a target; the exit code is 1 if anything was found.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Tests by file and -k expression; or a reader of bytes."""
+
+    tests: str = ""
+    only: str = ""
+    reader: str = ""
+
+
+TARGETS = {
+    "tensors": Target(reader="tensors"),
+    "drafts": Target(reader="drafts"),
+    "archives": Target(reader="archives"),
+    "checkpoints": Target(
+        "tests/checkpoints/importers/test_hostile.py", "any or changed or damaged"
+    ),
+    "tokenizers": Target("tests/test_tokenizers.py", "bpe or char or streamed"),
+    "sampling": Target("tests/test_sampling.py", "any_logits or row_depends"),
+    "prose": Target("tests/chat/test_prose.py"),
+    "store": Target("tests/story/test_store_model.py"),
+    "routes": Target("tests/security/test_fuzz.py", "any_request"),
+    "events": Target("tests/security/test_fuzz.py", "any_events"),
+}
+
+
+def main() -> int:
+    """Run what is named, one after another."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=3600)
+    args = parser.parse_args()
+    if not args.targets:
+        print("\n".join(TARGETS))
+    found = [run(name, args.cases, args.seconds) for name in args.targets]
+    return int(any(found))
+
+
+def run(name: str, cases: int, seconds: int) -> bool:
+    """One target; whether it found something."""
+    target, begun = TARGETS[name], time.monotonic()
+    if target.reader and importlib.util.find_spec("atheris") is None:
+        print(f"{name}: left out, atheris is not installed", flush=True)
+        return False
+    with tempfile.NamedTemporaryFile("w+") as log:
+        command = _fed(target.reader, cases, seconds) if target.reader else _tested(target)
+        environment = os.environ | {"FUZZ_EXAMPLES": str(cases), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
+        )
+        log.seek(0)
+        said = log.read()
+    took = time.monotonic() - begun
+    tried = sum(int(line.split()[1]) for line in said.splitlines() if line.startswith("tried"))
+    print(f"{name}: {tried:,} cases in {took:.0f} s, exit code {done.returncode}", flush=True)
+    if done.returncode:
+        print(said[-6000:])
+    return done.returncode != 0
+
+
+def _tested(target: Target) -> list[str]:
+    plugin = ["-p", "benchmarks.reliability.counted"]
+    command = [sys.executable, "-m", "pytest", target.tests, "-q", "-x", *plugin]
+    return [*command, *(["-k", target.only] if target.only else [])]
+
+
+def _fed(reader: str, cases: int, seconds: int) -> list[str]:
+    program = str(Path(__file__).with_name("readers.py"))
+    return [sys.executable, program, reader, f"-runs={cases}", f"-max_total_time={seconds}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
