@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 NOBODY = "nobody"  # PostgreSQL refuses to run as root
@@ -17,6 +18,16 @@ QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SMALL = {"shared_buffers": "16MB", "max_connections": "60", "listen_addresses": ""}
 # guest needs a password; everybody else is who they say they are.
 ENTRY = "local all guest scram-sha-256\nlocal all all trust\n"
+# Whoever is left over from a test that failed would hold its tables.
+EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid();
+DO $$ DECLARE names text; BEGIN
+SELECT string_agg(format('%I', tablename), ', ') INTO names FROM pg_tables
+WHERE schemaname = 'public' AND tablename <> 'alembic_version';
+IF names IS NOT NULL THEN EXECUTE 'TRUNCATE ' || names; END IF;
+END $$
+"""
 
 
 def program(name: str) -> str | None:
@@ -54,10 +65,10 @@ class Server:
             assert self._process.poll() is None, (self.folder / "log").read_text()
         raise AssertionError("PostgreSQL does not answer.")
 
-    def stop(self, signal: str = "INT") -> None:
-        """End it; whoever is connected is thrown out."""
+    def stop(self) -> None:
+        """End it as a power cut does; whoever is connected is thrown out."""
         assert self._process is not None
-        self._process.send_signal({"INT": 2, "KILL": 9, "QUIT": 3}[signal])
+        self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 
     def run(self, *statements: str, database: str = "postgres") -> str:
@@ -65,11 +76,17 @@ class Server:
         commands = [word for statement in statements for word in ("-c", statement)]
         return self._call("psql", "-XAtq", "-h", self.folder, "-U", "storygen", database, *commands)
 
-    def new_database(self, template: str = "template0") -> str:
+    def new_database(self) -> str:
         """The URL of a database that nobody has used."""
         name = f"stories_{next(self._number)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.run(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def emptied(self, url: str) -> str:
+        """The URL of a database whose tables hold nothing any more: a new one takes longer."""
+        name = urlsplit(url).path[1:]
+        self.run(EMPTY, database=name)
+        return url
 
     def url(self, database: str, user: str = "storygen") -> str:
         """A database of this server, as a setting names it."""

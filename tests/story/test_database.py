@@ -18,6 +18,12 @@ ME = "me"
 
 
 @pytest.fixture
+def url(sqlite_url: str) -> str:
+    """What is said here is said of SQLite."""
+    return sqlite_url
+
+
+@pytest.fixture
 def path(url: str) -> Path:
     return Path(url.removeprefix("sqlite+aiosqlite:///"))
 
@@ -43,7 +49,12 @@ async def test_a_new_database_and_its_folder_are_for_this_user_alone(
     await told(store, "Rain")
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     files = sorted(path.parent.iterdir())
-    assert [f.name for f in files] == ["stories.db", "stories.db-shm", "stories.db-wal"]
+    assert [f.name for f in files] == [
+        "stories.db",
+        "stories.db-in-use",
+        "stories.db-shm",
+        "stories.db-wal",
+    ]
     assert {stat.S_IMODE(f.stat().st_mode) for f in files} == {0o600}
 
 
