@@ -104,7 +104,8 @@ class Load:
     waiting: int  # that wait for one
     slots: int  # of each model
     models: int  # in memory
-    model_bytes: int  # their weights and slots
+    restarts: int  # of its worker, since the start
+    step_seconds: float  # for which it has been at one step
 
 
 class _LoadCollector(Collector):
@@ -120,7 +121,8 @@ class _LoadCollector(Collector):
             ("queue_length", "Passages and questions that wait for a slot.", load.waiting),
             ("slots", "Slots of each model.", load.slots),
             ("loaded_models", "Models in memory.", load.models),
-            ("loaded_model_bytes", "Memory of their weights and slots.", load.model_bytes),
+            ("engine_restarts", "How often its worker was started anew.", load.restarts),
+            ("step_seconds", "For how long it has been at one step.", load.step_seconds),
         ):
             yield GaugeMetricFamily(f"storygen_{name}", meaning, value)
 

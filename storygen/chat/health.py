@@ -14,6 +14,7 @@ from starlette.routing import Route
 from storygen import logs, metrics
 from storygen.chat.guards import is_loopback
 from storygen.chat.state import Studio
+from storygen.engine.interface import Engine
 from storygen.errors import StorygenError
 from storygen.params import SamplingParams
 
@@ -34,6 +35,11 @@ class Readiness:
         self._studio = studio
         self._reason: str | None = "no model has written anything since the start"
         self._proving: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine runs; one that was stuck is started anew by itself."""
+        return self._studio.engine.health().is_alive
 
     def prove(self) -> None:
         """Have the first model write a token, in the background, until it has."""
@@ -79,8 +85,10 @@ def routes(readiness: Readiness, token: str) -> list[Route]:
     """/health, /ready and /metrics; whoever shows the token reads the last from anywhere."""
 
     async def health(request: Request) -> Response:
-        """The event loop turns, or this would not be said."""
-        return JSONResponse({"status": "ok"}, headers=NOT_KEPT)
+        """The event loop turns, or this would not be said; and the engine has not stopped."""
+        if readiness.is_alive:
+            return JSONResponse({"status": "ok"}, headers=NOT_KEPT)
+        return JSONResponse({"status": "the engine has stopped"}, 503, headers=NOT_KEPT)
 
     async def ready(request: Request) -> Response:
         reason = await readiness.reason()
@@ -100,6 +108,19 @@ def routes(readiness: Readiness, token: str) -> list[Route]:
         Route("/ready", ready, methods=["GET"]),
         Route("/metrics", measured, methods=["GET"]),
     ]
+
+
+def load_of(engine: Engine, slots: int) -> metrics.Load:
+    """What an engine does at this moment, for the metrics."""
+    health = engine.health()
+    return metrics.Load(
+        running=health.running,
+        waiting=health.waiting,
+        slots=slots,
+        models=len(health.models),
+        restarts=health.restarts,
+        step_seconds=health.step_seconds,
+    )
 
 
 def _is_local(request: Request) -> bool:

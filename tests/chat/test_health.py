@@ -26,7 +26,7 @@ class Failing(FakeEngine):
 
     def __init__(self, failures: int) -> None:
         super().__init__()
-        self.failures = failures
+        self.failures, self._is_running = failures, True
 
     async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Segment]:  # type: ignore[override]
         if self.failures:
@@ -131,6 +131,13 @@ async def test_a_page_that_ends_is_not_ready() -> None:
     studio.is_ending = True
     assert (await ask(readiness, "/ready")).status_code == 503
     assert (await ask(readiness, "/health")).json() == {"status": "ok"}
+
+
+async def test_a_page_whose_engine_has_stopped_is_not_well() -> None:
+    studio = studio_with(Failing(0))
+    assert (await ask(Readiness(studio), "/health")).status_code == 200
+    await studio.engine.close()
+    assert (await ask(Readiness(studio), "/health")).status_code == 503
 
 
 @pytest.mark.parametrize(
