@@ -123,7 +123,6 @@ else:
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
 readiness, ending = Readiness(studio), Ending(studio)
 metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
-metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
 machines = health.routes(readiness, settings.metrics_token.get_secret_value())
 ours = [*api.routes(studio), *files.routes(studio), *presses.routes(), *admin.routes(studio)]
 if isinstance(door, PasswordDoor):
