@@ -1,0 +1,189 @@
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storygen.catalogue import Catalogue
+from storygen.engine.limits import DAY, HOUR, MINUTE, Limits, Quotas, when
+from storygen.engine.memory import model_bytes, reserved_bytes
+from storygen.errors import BusyError, EngineError, QuotaError
+from storygen.params import SamplingParams
+from tests.engine.conftest import token, write
+
+LONG = SamplingParams(seed=1, max_new_tokens=4096, top_k=0, loop_guard=False)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def spend(quotas, tokens, user="ann", promised=1):
+    with quotas.promised(user, promised) as count:
+        count(tokens)
+
+
+def test_a_quota_is_said_and_when_it_ends():
+    clock = Clock()
+    quotas = Quotas(100, 0, clock)
+    spend(quotas, 99)
+    clock.now += 40 * MINUTE
+    spend(quotas, 1)
+    with pytest.raises(QuotaError, match=r"Your 100 tokens for an hour are used up .*20 minutes"):
+        spend(quotas, 1)
+    spend(quotas, 1, user="ben")
+    clock.now += 21 * MINUTE
+    spend(quotas, 1)
+
+
+def test_what_is_being_written_counts_as_written():
+    quotas = Quotas(0, 100, Clock())
+    with quotas.promised("ann", 60), quotas.promised("ann", 60):
+        with pytest.raises(QuotaError, match=r"for a day .*being written: up to 120"):
+            spend(quotas, 1)
+    spend(quotas, 1)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2 * HOUR), st.integers(1, 80)), max_size=60),
+    st.integers(1, 100),
+    st.integers(1, 300),
+)
+def test_nobody_is_written_more_than_a_quota_and_a_passage(asked, per_hour, per_day):
+    clock, written = Clock(), []
+    quotas = Quotas(per_hour, per_day, clock)
+    for pause, tokens in asked:
+        clock.now += pause
+        try:
+            spend(quotas, tokens, promised=tokens)
+            written.append((clock.now, tokens))
+        except QuotaError:
+            pass
+        for seconds, most in ((HOUR, per_hour), (DAY, per_day)):
+            recent = [n for at, n in written if clock.now - at < seconds - MINUTE]
+            assert sum(recent[:-1]) < most
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "in a moment"), (11, "in about 20 seconds"), (59, "in about 1 minute"), (7e3, "2 hours")],
+)
+def test_a_time_is_said_in_round_numbers(seconds, words):
+    assert when(seconds).endswith(words)
+
+
+async def test_a_passage_that_takes_too_long_is_ended_and_kept(make_engine):
+    engine = await make_engine(limits=Limits(longest_passage=0.5))
+    segments = [s async for s in engine.stream("tiny", "a", LONG) if s.place is None]
+    assert segments[-1].finish_reason == "time"
+    assert sum(segment.token_count for segment in segments) > 0
+    assert engine.health().running == 0
+
+
+async def test_one_who_waits_too_long_is_told(make_engine):
+    engine = await make_engine(slots=1, limits=Limits(longest_wait=0.2))
+    async with aclosing(engine.stream("tiny", "a", LONG)) as writing:
+        await token(writing)
+        with pytest.raises(BusyError, match=r"busy for 0 seconds.*Try again"):
+            await write(engine)
+        assert engine.health().waiting == 0
+
+
+async def test_places_in_line_are_told_as_they_move(make_engine):
+    engine = await make_engine(slots=1)
+    async with aclosing(engine.stream("tiny", "a", LONG)) as writing:
+        await token(writing)
+        heard = [[], []]
+
+        async def wait(n):
+            params = replace(LONG, max_new_tokens=5)
+            heard[n] = [s.place async for s in engine.stream("tiny", "a", params)]
+
+        waiting = [asyncio.create_task(wait(n)) for n in range(2)]
+        while engine.health().waiting < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert [place for place in heard[0] if place is not None] == [1, 0]
+    assert [place for place in heard[1] if place is not None] == [2, 1, 0]
+
+
+async def test_a_passage_that_pauses_for_another_user_is_the_same_to_the_byte(make_engine):
+    engine = await make_engine(slots=2)
+    alone = [await write(engine, seed=seed, max_new_tokens=200) for seed in (1, 2)]
+    paused = []
+
+    async def greedy(seed):
+        params = SamplingParams(seed=seed, max_new_tokens=200, top_k=0)
+        segments = []
+        async for segment in engine.stream("tiny", "It was a dark night", params, user="ann"):
+            if segment.place is None:
+                segments.append(segment)
+            elif segment.place and segments:
+                paused.append(seed)
+        return segments
+
+    writing = [asyncio.create_task(greedy(seed)) for seed in (1, 2)]
+    while engine.health().running < 2:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0)
+    for _ in range(5):
+        params = SamplingParams(seed=3, max_new_tokens=5, top_k=0)
+        async for _ in engine.stream("tiny", "a", params, user="ben"):
+            pass
+    assert await asyncio.gather(*writing) == alone
+    assert paused
+
+
+async def test_a_prompt_is_not_made_for_one_who_is_refused(make_engine):
+    engine, made = await make_engine(slots=1, queue_size=0), 0
+
+    async def prompt():
+        nonlocal made
+        made += 1
+        return "a" * await engine.count_tokens("tiny", "a")
+
+    async with aclosing(engine.stream("tiny", prompt, LONG)) as writing:
+        await token(writing)
+        for _ in range(20):
+            with pytest.raises(BusyError):
+                await token(engine.stream("tiny", prompt, LONG))
+        assert made == 1
+    assert [s async for s in engine.stream("tiny", prompt, replace(LONG, max_new_tokens=2))]
+
+
+async def test_a_prompt_that_cannot_be_made_gives_its_place_back(make_engine):
+    engine = await make_engine(slots=1, queue_size=0)
+
+    async def prompt():
+        raise BusyError("by hand")
+
+    for _ in range(3):
+        with pytest.raises(BusyError, match="by hand"):
+            await token(engine.stream("tiny", prompt, LONG))
+    assert await write(engine)
+
+
+async def test_models_share_the_memory_there_is(make_engine, tiny_weights):
+    sizes = {i.name: model_bytes(i, "fp32", 8) for i in Catalogue(tiny_weights).models()}
+    engine = await make_engine(limits=Limits(memory=max(sizes.values())))
+    for model in ("tiny", "letters", "tiny"):
+        await asyncio.gather(write(engine, model=model), write(engine, model="tiny"))
+        assert len(engine.health().models) == 1
+
+
+async def test_a_model_too_large_for_the_memory_is_refused_with_both_sizes(make_engine):
+    engine = await make_engine(limits=Limits(memory=1000))
+    with pytest.raises(EngineError, match=r"tiny needs .* MB of memory and STORYGEN_MEMORY_MB"):
+        await write(engine)
+
+
+def test_slots_reserve_memory_by_the_context(tiny_weights):
+    info = Catalogue(tiny_weights).get("tiny")
+    assert reserved_bytes(info, 8) == 16 * 8 * info.n_layer * info.n_embd * info.block_size
+    longer = replace(info, block_size=2 * info.block_size)
+    assert reserved_bytes(longer, 8) == 2 * reserved_bytes(info, 8)
