@@ -75,10 +75,16 @@ class Settings(BaseSettings):
         description="Seconds after which the engine counts as stuck at a step and is started anew.",
     )
     tokens_per_hour: int = Field(
-        default=0, ge=0, description="Tokens a user may be written in an hour; 0: any number."
+        default=0,
+        ge=0,
+        le=10**12,
+        description="Tokens a user may be written in an hour; 0: any number.",
     )
     tokens_per_day: int = Field(
-        default=0, ge=0, description="Tokens a user may be written in a day; 0: any number."
+        default=0,
+        ge=0,
+        le=10**12,
+        description="Tokens a user may be written in a day; 0: any number.",
     )
     loaded_models: int = Field(
         default=3, ge=1, le=64, description="Models kept in memory; the longest unused goes first."
@@ -86,6 +92,7 @@ class Settings(BaseSettings):
     memory_mb: int = Field(
         default=0,
         ge=0,
+        le=10**9,
         description="Megabytes for models in memory; 0: only their number is limited.",
     )
     host: str = Field(
