@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from storygen.accounts import command as accounts
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.build import described
 from storygen.errors import CheckpointError, PromptError, SettingsError, StorygenError
@@ -100,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     exporting.set_defaults(run=_export)
 
+    accounts.add_users(commands, _users)
+
     quantizing = commands.add_parser(
         "quantize",
         help="keep a model's rounded weights, so that it opens sooner and in less memory",
@@ -107,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     quantizing.add_argument("model", metavar="NAME")
     quantizing.add_argument("--type", choices=("int8", "int4", "bf16"), default="int8")
     quantizing.set_defaults(run=_quantize)
+
+    backup = commands.add_parser("backup", help="write all stories and accounts into one file")
+    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    backup.set_defaults(run=_backup)
+
+    restoring = commands.add_parser("restore", help="put a backup in the place of what there is")
+    restoring.add_argument("file", type=Path, metavar="FILE")
+    restoring.set_defaults(run=_restore)
 
     doctor = commands.add_parser("doctor", help="check this installation")
     doctor.set_defaults(run=_doctor)
@@ -266,6 +277,25 @@ def _quantize(args: argparse.Namespace, settings: Settings) -> None:
     info = Catalogue(settings.weights_dir).get(args.model)
     path = quantize(info.directory, args.type)
     print(f"{info.name} opens from {path} now ({path.stat().st_size / 1e6:,.1f} MB).")
+
+
+def _backup(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.story.backup import back_up  # as above
+
+    manifest = asyncio.run(back_up(settings.store_url, args.file.absolute()))
+    size = args.file.stat().st_size
+    print(f"{manifest['stories']:,} stories are in {args.file} now ({size / 1e6:,.1f} MB).")
+
+
+def _restore(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.story.backup import restore  # as above
+
+    before = asyncio.run(restore(settings.store_url, args.file.absolute()))
+    print(f"{args.file} is in place." + (f" What was there is in {before}." if before else ""))
+
+
+def _users(args: argparse.Namespace, settings: Settings) -> None:
+    print(accounts.run(args, settings.store_url))
 
 
 def _read(path: Path) -> str:

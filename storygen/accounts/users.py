@@ -48,7 +48,11 @@ class Users:
     async def add(
         self, name: str, password: str | None, *, is_admin: bool = False, user_id: str | None = None
     ) -> User:
-        """A new user. With the id of somebody who is no user (any more), their stories as well."""
+        """A new user.
+
+        With the id of somebody who is no user (any more), the owner of their stories: so stories
+        come to somebody else without a change to any of them.
+        """
         name = checked_name(name)
         kept = None
         if password is not None:
@@ -68,6 +72,8 @@ class Users:
                 raise AccountError(f"There is a user {name!r} already: choose another name.")
             if await _exists(connection, users.c.id == row["id"]):
                 raise AccountError("These stories belong to a user already, who keeps them.")
+            if user_id is not None and not await _exists(connection, stories.c.owner == user_id):
+                raise AccountError(f"There are no stories of {user_id[:40]!r} here to be taken.")
             added = await connection.execute(users.insert().values(row).returning(users))
             return as_user(added.mappings().one())
 
@@ -205,5 +211,5 @@ async def _sign_out(connection: AsyncConnection, user: User) -> int:
 
 
 async def _exists(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> bool:
-    found = await connection.execute(sa.select(users.c.id).where(which))
+    found = await connection.execute(sa.select(sa.literal(1)).where(which).limit(1))
     return found.first() is not None

@@ -1,0 +1,86 @@
+"""The command, as it is typed."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from storygen.accounts import command
+from storygen.cli import main
+from storygen.settings import Settings
+
+GOOD, BETTER = "rope lantern otter", "otter lantern rope"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Shell:
+    """Runs the command with what is piped into it."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.patch, self.is_terminal = capsys, patch, False
+
+    def __call__(self, *words: str, typed: str = "") -> tuple[int, str]:
+        self.patch.setattr("sys.stdin", Terminal() if self.is_terminal else io.StringIO(typed))
+        code = main(["users", *words])
+        said = self.capsys.readouterr()
+        return code, (said.err if code else said.out).strip()
+
+
+@pytest.fixture
+def users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setenv("STORYGEN_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("STORYGEN_DATABASE_URL", raising=False)
+    return Shell(capsys, monkeypatch)
+
+
+def test_a_user_from_the_first_day_to_the_last(users: Shell) -> None:
+    assert users("list") == (0, "There are no accounts: python -m storygen users add NAME")
+    assert users("add", "Ada", "--admin", typed=f"{GOOD}\n") == (
+        0,
+        "Ada may write here and is an administrator.",
+    )
+    assert users("add", "ADA", typed=GOOD)[0] == 1
+    (listed,) = json.loads(users("list", "--json")[1])
+    assert (listed["name"], listed["is_admin"], listed["stories"]) == ("Ada", True, 0)
+    assert GOOD not in json.dumps(listed)
+    assert "argon2" not in json.dumps(listed)
+    assert users("password", "ada", typed=BETTER)[0] == 0
+    assert users("disable", "ada")[0] == 0
+    assert "disabled" in users("list")[1]
+    assert users("enable", "ada")[0] == 0
+    assert users("sign-out", "ada") == (0, "ada is signed out: 0 sessions ended.")
+    assert users("remove", "ada", "--keep-stories")[0] == 0
+    assert users("sign-out", "ada")[0] == 1
+
+
+def test_what_becomes_of_the_stories_has_to_be_said(users: Shell) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        users("remove", "ada")
+
+
+def test_a_bad_password_is_a_sentence_and_makes_no_user(users: Shell) -> None:
+    code, said = users("add", "Ada", typed="short\n")
+    assert code == 1
+    assert "10 to 200 characters, not 5" in said
+    assert "no accounts" in users("list")[1]
+
+
+def test_passwords_typed_twice_must_be_the_same(
+    users: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter([GOOD, BETTER, GOOD, GOOD])
+    monkeypatch.setattr(command.getpass, "getpass", lambda _: next(typed))
+    users.is_terminal = True
+    assert users("add", "Ada") == (
+        1,
+        "The two are not the same, so nothing was changed. Try again.",
+    )
+    assert users("add", "Ada")[0] == 0
