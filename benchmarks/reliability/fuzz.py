@@ -11,6 +11,7 @@ stops after N inputs or S seconds. Prints a line a target; the exit code is 1 if
 import argparse
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,14 +68,17 @@ def run(name: str, cases: int, seconds: int) -> bool:
         return False
     with tempfile.NamedTemporaryFile("w+") as log:
         command = _fed(target.reader, cases, seconds) if target.reader else _tested(target)
-        environment = os.environ | {"FUZZ_EXAMPLES": str(cases), "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"FUZZ_EXAMPLES": str(cases), "PYTHONPATH": path}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
         )
         log.seek(0)
         said = log.read()
     took = time.monotonic() - begun
-    tried = sum(int(line.split()[1]) for line in said.splitlines() if line.startswith("tried"))
+    tried = sum(
+        map(int, re.findall(r"^(?:tried|stat::number_of_executed_units:)\s+(\d+)", said, re.M))
+    )
     print(f"{name}: {tried:,} cases in {took:.0f} s, exit code {done.returncode}", flush=True)
     if done.returncode:
         print(said[-6000:])

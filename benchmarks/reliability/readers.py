@@ -3,7 +3,6 @@
 Run by fuzz.py: readers.py NAME [options of libFuzzer]
 """
 
-import atexit
 import os
 import sys
 import tempfile
@@ -18,7 +17,6 @@ with atheris.instrument_imports(include=["storygen"]):
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 KINDS = ["txt", "md", "json", "rtf", "xyz"]  # those that no other program reads
-tried = 0
 
 
 def read_tensors(data: bytes) -> None:
@@ -72,14 +70,8 @@ def main() -> None:
     for number, seed in enumerate(SEEDS[name]):
         (corpus / str(number)).write_bytes(seed)
 
-    def counted(data: bytes) -> None:
-        global tried
-        tried += 1
-        READERS[name](data)
-
-    atexit.register(lambda: print(f"tried {tried}", flush=True))
-    limits = ["-max_len=4096", "-timeout=5", "-rss_limit_mb=2048", "-verbosity=0"]
-    atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], counted)
+    limits = ["-max_len=4096", "-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], READERS[name])
     atheris.Fuzz()
 
 

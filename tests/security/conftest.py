@@ -25,4 +25,5 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """A page that several share, with a story of one of them."""
     town = settled(tmp_path_factory.mktemp("town"), WATCHED)
     yield town
+    town.http.close()
     town.server.stop()

@@ -41,6 +41,7 @@ class Town:
     server: Server
     victim: Ids
     headers: dict[str, dict[str, str]]
+    http: httpx.Client
 
     def ask(self, who: str, route: str, ids: Ids, expected: Expected) -> httpx.Response:
         """Ask a route about somebody's story."""
@@ -51,9 +52,12 @@ class Town:
         if expected.content is not None:
             more["content"] = expected.content
         method = "GET" if method == "MOUNT" else method
-        return httpx.request(
-            method, self.server.url + path, headers=self.headers[who], timeout=PATIENCE, **more
-        )
+        return self.request(method, path, headers=self.headers[who], **more)
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Ask the server, without the cookies of an answer before."""
+        self.http.cookies.clear()
+        return self.http.request(method, path, **more)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that is stored of the victim, and how many rows there are of whom."""
@@ -120,11 +124,12 @@ def settled(data: Path, command: list[str]) -> Town:
     cookies = {"owner": owner, "other": other, "signed out": gone, "expired": expired}
     headers = {who: {"Cookie": cookie} for who, cookie in cookies.items()}
     headers["anonymous"] = {}
+    http = httpx.Client(base_url=server.url, timeout=PATIENCE)
     headers["other origin"] = {"Cookie": owner, "Origin": "http://evil.example"}
     forged = jwt.encode({"identifier": "ann", "metadata": {}}, "x" * 48, algorithm="HS256")
     headers["forged"] = {"Cookie": f"access_token={forged}; storygen_sign_in={'A' * 43}"}
     headers["forged"] |= {"Authorization": f"Bearer {forged}"}
-    running = Town(server, Ids(story["id"], tree["head"], str(uuid4())), headers)
+    running = Town(server, Ids(story["id"], tree["head"], str(uuid4())), headers, http)
     alone = jwt.encode({"identifier": running.owner}, "", algorithm="none")
     headers["signed by oneself"] = {"Cookie": f"access_token={alone}"}
     return running
