@@ -1,0 +1,127 @@
+"""Backups: whole whatever is written meanwhile, put back whole, and refused for what is none."""
+
+import asyncio
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from storygen.errors import StoryError
+from storygen.story.backup import back_up, restore
+from storygen.story.store import StoryStore
+
+ME = "me"
+
+
+async def told(url: str, *texts: str) -> str:
+    """The id of a new story of these passages."""
+    store = await StoryStore.open(url)
+    story = await store.create_story(ME)
+    for text in texts:
+        await store.add_passage(ME, story.id, "writer", text)
+    await store.close()
+    return story.id
+
+
+async def read(url: str, story_id: str) -> list[str]:
+    store = await StoryStore.open(url)
+    try:
+        return [passage.text for passage in (await store.tree(ME, story_id)).branch()]
+    finally:
+        await store.close()
+
+
+async def test_a_backup_made_while_writing_has_all_that_was_acknowledged(
+    url: str, tmp_path: Path
+) -> None:
+    store = await StoryStore.open(url)
+    story = await store.create_story(ME)
+    acknowledged: list[str] = []
+    enough, stop = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        while not stop.is_set():
+            n = len(acknowledged)
+            added = await store.add_passage(ME, story.id, "writer", f"{n}")
+            acknowledged.append(added.text)
+            if n == 20:
+                enough.set()
+
+    writing = asyncio.create_task(write())
+    await enough.wait()
+    before = list(acknowledged)
+    await back_up(url, tmp_path / "backup")
+    stop.set()
+    await writing
+    await store.add_passage(ME, story.id, "writer", "after")
+    await store.close()
+    old = await restore(url, tmp_path / "backup")
+    found = await read(url, story.id)
+    assert found[: len(before)] == before
+    assert found == [f"{n}" for n in range(len(found))]
+    assert old  # what was there is named
+
+
+async def test_what_was_there_is_kept_beside(sqlite_url: str, tmp_path: Path) -> None:
+    story_id = await told(sqlite_url, "Rain")
+    await back_up(sqlite_url, tmp_path / "backup")
+    later = await told(sqlite_url, "Snow")
+    old = await restore(sqlite_url, tmp_path / "backup")
+    assert await read(sqlite_url, story_id) == ["Rain"]
+    with pytest.raises(StoryError, match="no story"):
+        await read(sqlite_url, later)
+    assert await read(f"sqlite+aiosqlite:///{old}", later) == ["Snow"]
+
+
+async def test_nothing_is_restored_while_a_program_runs(url: str, tmp_path: Path) -> None:
+    story_id = await told(url, "Rain")
+    await back_up(url, tmp_path / "backup")
+    if url.startswith("postgresql"):
+        store = await StoryStore.open(url)
+        with pytest.raises(StoryError, match="is in use by storygen"):
+            await restore(url, tmp_path / "backup")
+        await store.close()
+    assert await read(url, story_id) == ["Rain"]
+
+
+def altered(source: Path, name: str, content: bytes) -> None:
+    """A backup with another content under a name."""
+    with zipfile.ZipFile(source) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    with zipfile.ZipFile(source, "w") as archive:
+        for part, old in (parts | {name: content}).items():
+            archive.writestr(part, content if part == name else old)
+
+
+async def test_foreign_changed_and_newer_files_are_refused_and_change_nothing(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    story_id = await told(sqlite_url, "Rain")
+    backup = tmp_path / "backup"
+    await back_up(sqlite_url, backup)
+    whole = backup.read_bytes()
+    with zipfile.ZipFile(backup) as archive:
+        manifest, database = json.loads(archive.read("manifest.json")), archive.read("database")
+
+    async def refused(sentence: str) -> None:
+        with pytest.raises(StoryError, match=sentence):
+            await restore(sqlite_url, backup)
+        assert await read(sqlite_url, story_id) == ["Rain"]
+
+    backup.write_bytes(b"Once upon a time")
+    await refused("is no backup of storygen")
+    backup.write_bytes(whole[:-200])
+    await refused("is no backup of storygen")
+    backup.write_bytes(whole)
+    altered(backup, "database", database[:-1] + b"!")
+    await refused("was changed since it was made")
+    for changed in ({"format": 2}, {"schema": "9999"}):
+        backup.write_bytes(whole)
+        altered(backup, "manifest.json", json.dumps(manifest | changed).encode())
+        await refused("newer storygen")
+    backup.write_bytes(whole)
+    altered(backup, "manifest.json", json.dumps(manifest | {"kind": "postgresql"}).encode())
+    await refused("is a backup of postgresql")
+    with pytest.raises(StoryError, match="is there already"):
+        await back_up(sqlite_url, backup)
