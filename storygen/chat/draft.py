@@ -1,6 +1,7 @@
 """Drafts: passages while models write them, stored as they grow, whatever becomes of the window."""
 
 import asyncio
+import logging
 import secrets
 import time
 import uuid
@@ -14,6 +15,7 @@ from storygen.catalogue import ModelInfo
 from storygen.chat.state import Chat, Studio
 from storygen.engine.interface import Engine, FinishReason
 from storygen.errors import ModelNotFoundError, PromptError, StoryError
+from storygen.metrics import PassageTimer
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.story.prompt import Prompt, build_prompt, glue, prompt_budget
 from storygen.story.steering import NO_STEERING, Steering
@@ -22,6 +24,7 @@ from storygen.story.tree import Passage
 FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
 SAVE_EVERY = 0.5
 SEEDS = 2**31
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -108,17 +111,23 @@ class Author:
             return made.text
 
         draft.finish_reason = "error"
+        timer = PassageTimer()
         stream = self.engine.stream(draft.model, prompt, draft.params, user=self.chat.owner)
         try:
             async with aclosing(stream) as segments:
                 async for segment in segments:
                     draft.place = segment.place
+                    timer.took(segment.token_count)
                     text = segment.text if draft.text else glue(trailing, segment.text)
                     draft.text += text
                     draft.finish_reason = segment.finish_reason or draft.finish_reason
         except asyncio.CancelledError:
             draft.finish_reason = "cancelled"
             raise
+        finally:
+            timer.ended(draft.finish_reason)
+            told = {"reason": draft.finish_reason, "tokens": timer.tokens}
+            logger.info("Passage written", extra={"fields": told})
 
     async def _keep(self, draft: Draft) -> None:
         """Store what is new if it is time, and show it."""
@@ -148,7 +157,8 @@ class Author:
         draft.shown = len(text)
 
     async def _finish(self, draft: Draft) -> None:
-        """Store the passage as it will stay."""
+        """Store the passage as it will stay, or leave that to the store if it cannot be now."""
+        draft.saved_at = time.monotonic()  # it is stored whole, below
         await self._keep(draft)
         if draft.shown:
             passage = await self.store.grow_passage(
