@@ -49,7 +49,7 @@ PASSAGES = Counter(
 )
 QUEUE_WAIT = Histogram(
     "storygen_queue_wait_seconds",
-    "From asking for a passage to having a slot.",
+    "From asking for a passage to its first step.",
     buckets=LONG,
     registry=REGISTRY,
 )
@@ -72,7 +72,7 @@ READY = Gauge("storygen_ready", "Whether passages can be written: 1 or 0.", regi
 
 
 class PassageTimer:
-    """Times one passage where it is read: two additions a segment, the metrics once at its end."""
+    """Times one passage where it is read: an addition a segment, the metrics once at its end."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -105,6 +105,7 @@ class Load:
     waiting: int  # that wait for one
     slots: int  # of each model
     models: int  # in memory
+    model_bytes: int  # their weights and slots, when these are full
     restarts: int  # of its worker, since the start
     step_seconds: float  # for which it has been at one step
 
@@ -122,6 +123,7 @@ class _LoadCollector(Collector):
             ("queue_length", "Passages and questions that wait for a slot.", load.waiting),
             ("slots", "Slots of each model.", load.slots),
             ("loaded_models", "Models in memory.", load.models),
+            ("loaded_model_bytes", "What their weights and slots may take.", load.model_bytes),
             ("engine_restarts", "How often its worker was started anew.", load.restarts),
             ("step_seconds", "For how long it has been at one step.", load.step_seconds),
         ):

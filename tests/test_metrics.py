@@ -81,11 +81,12 @@ def test_an_invented_method_and_status_make_no_new_row():
 
 def test_the_load_is_asked_for_when_it_is_collected():
     running = [3]
-    metrics.watch(lambda: metrics.Load(running[0], 2, 8, 1, 1, 0.5))
+    metrics.watch(lambda: metrics.Load(running[0], 2, 8, 1, 1_000, 1, 0.5))
     assert value("storygen_running") == 3
     running[0] = 5
     assert value("storygen_running") == 5
     assert value("storygen_queue_length") == 2
+    assert value("storygen_loaded_model_bytes") == 1_000
     assert value("storygen_step_seconds") == 0.5
 
 

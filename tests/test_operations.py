@@ -22,7 +22,7 @@ def test_its_settings_are_settings() -> None:
 
 
 def test_its_metrics_are_measured() -> None:
-    metrics.watch(lambda: metrics.Load(0, 0, 1, 0, 0, 0.0))
+    metrics.watch(lambda: metrics.Load(0, 0, 1, 0, 0, 0, 0.0))
     families = list(text_string_to_metric_families(metrics.exposition().decode()))
     known = {name for family in families for name in (family.name, f"{family.name}_total")}
     known |= {f"{family.name}_bucket" for family in families if family.type == "histogram"}

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from storygen import logs
 from storygen.chat.buttons import buttons
 from storygen.chat.state import Chat, Studio, Writing
 from storygen.errors import StoryError, StorygenError
+from storygen.metrics import error_told
 from storygen.story.tree import StoryTree
 
 logger = logging.getLogger(__name__)
@@ -93,10 +94,12 @@ class Floor:
         try:
             await work()
         except StorygenError as error:
+            error_told(error)
             await self.screen.notice(str(error), is_error=True)
-        except Exception:
-            number = secrets.token_hex(3)
-            logger.exception("Error %s in story %s", number, self.chat.story_id)
+        except Exception as error:
+            error_told(error)
+            number = logs.number()
+            logger.exception("Error in story %s", self.chat.story_id)
             await self.screen.notice(
                 f"Something went wrong that should not (number {number} in the log). "
                 "Nothing that was stored is lost.",

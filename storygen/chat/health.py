@@ -118,6 +118,7 @@ def load_of(engine: Engine, slots: int) -> metrics.Load:
         waiting=health.waiting,
         slots=slots,
         models=len(health.models),
+        model_bytes=health.model_bytes,
         restarts=health.restarts,
         step_seconds=health.step_seconds,
     )

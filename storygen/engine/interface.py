@@ -50,12 +50,14 @@ class WordScore:
 
 @dataclass(frozen=True)
 class Health:
-    """How an engine is: how many run and wait, the models in memory, how often its worker was
-    started anew, for how long that has been at one step, and which models compute no numbers."""
+    """How an engine is: how many run and wait, the models in memory and the bytes they may come to
+    take, how often its worker was started anew, for how long that has been at one step, and which
+    models compute no numbers."""
 
     running: int = 0
     waiting: int = 0
     models: tuple[str, ...] = ()
+    model_bytes: int = 0
     restarts: int = 0
     step_seconds: float = 0.0
     faulty: tuple[str, ...] = ()

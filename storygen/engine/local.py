@@ -33,6 +33,7 @@ from storygen.engine.shelf import Shelf
 from storygen.engine.words import next_words_job
 from storygen.engine.worker import Worker
 from storygen.errors import BusyError, EngineError
+from storygen.metrics import QUEUE_WAIT
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.tokenizers import Tokenizer
 
@@ -106,7 +107,8 @@ class LocalEngine:
         return Health(
             running=running,
             waiting=waiting,
-            models=tuple(self._worker.models),
+            models=(models := tuple(self._worker.models)),
+            model_bytes=sum(self._bytes.get(model, 0) for model in models),
             restarts=len(self._restarts),
             step_seconds=self._worker.step_seconds,
             faulty=tuple(self._worker.faulty),
@@ -192,7 +194,8 @@ class LocalEngine:
         place = Place(model, user, work(prompt) if isinstance(prompt, str) else None)
         worker = self._enter(place)
         making = None if place.work else asyncio.create_task(self._make(place, prompt, work))
-        patience = time.monotonic() + self._limits.longest_wait
+        asked = time.monotonic()
+        patience = asked + self._limits.longest_wait
         try:
             self._tell_places()
             final = False
@@ -207,6 +210,7 @@ class LocalEngine:
                 making.cancel()
             if isinstance(place.work, Sequence) and place.began is not None:
                 self._learn_pace(model, time.monotonic() - place.began)
+                QUEUE_WAIT.observe(place.began - asked)
             self._tell_places()
 
     def _enter(self, place: Place) -> Worker:
