@@ -67,7 +67,7 @@ DATABASE_WRITE = Histogram(
     buckets=SHORT,
     registry=REGISTRY,
 )
-WINDOWS = Gauge("storygen_windows", "Windows that are open.", registry=REGISTRY)
+WINDOWS = Gauge("storygen_windows", "Windows that are open, or may come back within minutes.", registry=REGISTRY)
 READY = Gauge("storygen_ready", "Whether passages can be written: 1 or 0.", registry=REGISTRY)
 
 

@@ -41,6 +41,11 @@ class Readiness:
         """Whether the engine runs; one that was stuck is started anew by itself."""
         return self._studio.engine.health().is_alive
 
+    @property
+    def windows(self) -> int:
+        """How many windows are open, or may come back."""
+        return len(self._studio.windows())
+
     def prove(self) -> None:
         """Have the first model write a token, in the background, until it has."""
         self._proving = asyncio.create_task(self._prove())
@@ -101,6 +106,7 @@ def routes(readiness: Readiness, token: str) -> list[Route]:
             sentence = "This is for this machine, or for who shows STORYGEN_METRICS_TOKEN."
             return JSONResponse({"error": sentence}, 403, headers=NOT_KEPT)
         await readiness.reason()  # as it is now
+        metrics.WINDOWS.set(readiness.windows)
         return Response(metrics.exposition(), headers=NOT_KEPT, media_type=metrics.CONTENT_TYPE)
 
     return [

@@ -2,6 +2,7 @@
 machines and logs are told while it runs."""
 
 import asyncio
+import re
 import signal
 import sys
 import time
@@ -118,6 +119,10 @@ async def test_machines_are_answered_without_a_cookie_and_learn_no_prose(
     assert get(f"{server.url}/health").json() == {"status": "ok"}
     measured = get(f"{server.url}/metrics")
     assert measured.status_code == 200
+    assert 'storygen_passages_total{reason="length"}' in measured.text
+    for name in ("first_token_seconds_count", "database_write_seconds_count", "windows"):
+        (told,) = re.findall(rf"^storygen_{name} (\S+)", measured.text, re.MULTILINE)
+        assert float(told) > 0
     for word in ("gardener", "canary", client.story_id, client.session_id):
         assert word not in measured.text
     through_proxy = get(f"{server.url}/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
