@@ -29,6 +29,27 @@ def test_anything_else_needs_consent(host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "proxies", "missing"),
+    [("", ("10.0.0.1/32",), "PROXY_HEADER"), ("Remote-User", (), "TRUSTED_PROXIES")],
+)
+def test_a_proxy_that_anybody_could_be_is_refused(
+    header: str, proxies: tuple[str, ...], missing: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"STORYGEN_{missing}"):
+        guards.require_known_proxies(header, proxies)
+    guards.require_known_proxies("Remote-User", ("10.0.0.1/32",))
+
+
+@pytest.mark.parametrize("secret", ["", "secret", "x" * 48, "0123456789" * 3])
+def test_a_key_that_could_be_guessed_is_refused_and_not_said_again(secret: str) -> None:
+    with pytest.raises(SettingsError, match="CHAINLIT_AUTH_SECRET") as refused:
+        guards.require_long_secret(secret)
+    assert not secret or secret not in str(refused.value)
+    guards.require_long_secret(None)
+    guards.require_long_secret("kTq3vJ8xZr0LwPn5sYbD1fGhC7mEaU2o")
+
+
+@pytest.mark.parametrize(
     ("host", "any_address", "status"),
     [
         ("127.0.0.1:8000", False, 200),
