@@ -27,7 +27,7 @@ static struct matrix random_matrix(int format, int n_in, int n_out)
     for (size_t i = 0; i < size; i++) data[i] = (uint8_t)(random_number() * 255);
     for (size_t i = 0; format == F32 && i < size / 4; i++) ((float *)data)[i] = random_number();
     for (size_t i = 0; format == BF16 && i < size / 2; i++)
-        ((uint16_t *)data)[i] = to_bf16(random_number());
+        ((uint16_t *)data)[i] = to_bf16(all(random_number()))[0];
     for (size_t line = 0; line < size / LINE; line++) { /* the last of each group has its scales */
         size_t in_block = line / BLOCKS % (size_t)lines(&m);
         if (format == INT8 && in_block % INT8_LINES == INT8_LINES - 1)
@@ -35,7 +35,7 @@ static struct matrix random_matrix(int format, int n_in, int n_out)
                 ((float *)(data + line * LINE))[i] = random_number() / 64;
         if (format == INT4 && in_block % INT4_LINES == INT4_LINES - 1)
             for (int i = 0; i < 2 * LANES; i++)
-                ((uint16_t *)(data + line * LINE))[i] = to_bf16(random_number() / 4);
+                ((uint16_t *)(data + line * LINE))[i] = to_bf16(all(random_number() / 4))[0];
     }
     m.data = data;
     return m;
