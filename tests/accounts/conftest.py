@@ -1,5 +1,4 @@
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
@@ -8,6 +7,13 @@ from storygen.accounts import passwords
 from storygen.accounts.sign_ins import SignIns
 from storygen.accounts.users import Users
 from storygen.story.database import Database
+from tests.story.conftest import (  # noqa: F401 - fixtures: the claims hold on both databases
+    postgresql,
+    postgresql_url,
+    reused_url,
+    sqlite_url,
+    url,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +24,7 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path / 'stories.db'}"
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
+async def database(url: str) -> AsyncIterator[Database]:  # noqa: F811 - the fixture above
     database = await Database.open(url)
     yield database
     await database.close()

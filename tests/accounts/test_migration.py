@@ -15,6 +15,11 @@ from storygen.story.store import StoryStore
 GOOD = "rope lantern otter"
 
 
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'stories.db'}"
+
+
 @pytest.mark.parametrize("version", ["0001", "0002"])
 async def test_stories_of_earlier_versions_can_be_given_to_a_user(
     url: str, tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
