@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import sys
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def checked_settings() -> Settings:
     return settings
 
 
+ENGINE_SECONDS = 2.0  # for its step to end, once every passage is stored
 logger = logging.getLogger("storygen.app")
 
 try:
@@ -162,7 +164,8 @@ async def stop() -> None:
     """Stop every passage, keep what there is of it, and close."""
     try:
         await studio.stop_all()
-        await studio.engine.close()
+        with suppress(TimeoutError):  # compiling cannot be interrupted, and need not be
+            await asyncio.wait_for(studio.engine.close(), ENGINE_SECONDS)
         await door.tend()
         await studio.store.close()
     except Exception:

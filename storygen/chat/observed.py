@@ -23,9 +23,11 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
-        else:
+        elif scope["type"] == "websocket":
             with logs.numbered():
                 await self._app(scope, receive, send)
+        else:  # the server's start and end
+            await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), 500
