@@ -11,6 +11,7 @@ import torch
 from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.decode.native import NativeDecoder
+from storygen.engine import local
 from storygen.engine.interface import Segment
 from storygen.engine.limits import Limits
 from storygen.engine.local import LocalEngine
@@ -320,8 +321,9 @@ async def test_a_damaged_model_fails_with_the_reason_and_harms_no_other(
     assert await write(engine, model="tiny")
 
 
+@pytest.mark.parametrize("where", ["native", "eager"])
 async def test_weights_that_are_no_numbers_fail_with_the_reason(
-    make_engine, tiny_tokenizer, tmp_path
+    make_engine, native_folder, tiny_tokenizer, tmp_path, where
 ):
     model = random_model(tiny_tokenizer.vocab_size)
     model.ln_f.bias[3] = torch.nan
@@ -331,7 +333,8 @@ async def test_weights_that_are_no_numbers_fail_with_the_reason(
 
     for name in ("bad", "good"):
         checkpoints.save(tmp_path / name, random_model(264), tiny_tokenizer)
-    engine = await make_engine(tmp_path, load=load)
+    native = native_folder if where == "native" else None
+    engine = await make_engine(tmp_path, load=load, native=native)
     for question in (
         write(engine, model="bad"),
         engine.score("bad", "text"),
@@ -341,6 +344,27 @@ async def test_weights_that_are_no_numbers_fail_with_the_reason(
         with pytest.raises(EngineError, match="bad computed something that is no number"):
             await question
     assert await write(engine, model="good")
+    assert engine.health().faulty == ("bad",)
+
+
+async def test_a_model_with_no_memory_to_open_it_fails_alone(make_engine, monkeypatch):
+    engine = await make_engine()
+    expected = await write(engine)
+    open_it = local.open_model
+
+    def fail(*_):
+        raise MemoryError("by hand")
+
+    monkeypatch.setattr(local, "open_model", fail)
+    async with aclosing(long_stream(engine)) as writing:
+        await token(writing)
+        for _ in range(3):
+            with pytest.raises(EngineError, match="letters failed"):
+                await write(engine, model="letters")
+        await token(writing)
+    monkeypatch.setattr(local, "open_model", open_it)
+    assert await write(engine, model="letters")
+    assert await write(engine) == expected
 
 
 @pytest.mark.parametrize("k", range(1, 8))

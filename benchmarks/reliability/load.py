@@ -1,0 +1,426 @@
+"""What many clients at once get of the page, against the promises of load and control.
+
+    python -m benchmarks.reliability.load [--seconds 20] [--closes 100] [--out FILE.csv]
+
+The real page in a process of its own, with 4 slots and a queue of 16, in proxy mode so that each
+client may be a user of its own. The model is scripted (tests/protocol/scripted.py): a step takes
+10 ms and repeats the nonce of the prompt, so that a crossed reply shows. Prints a row a measure.
+"""
+
+import argparse
+import asyncio
+import csv
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.protocol.conftest import Client, Server, serve
+from tests.protocol.scripted import LOG, NONCE, make_weights
+
+SLOTS, QUEUE, CLIENTS = 4, 16, 64
+HEADER = "Remote-User"
+COMMAND = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
+ENVIRONMENT = {
+    "STORYGEN_FIRST_MODEL": "scripted",
+    "STORYGEN_DTYPE": "fp16",  # nothing is compiled
+    "STORYGEN_AUTH": "proxy",
+    "STORYGEN_PROXY_HEADER": HEADER,
+    "STORYGEN_TRUSTED_PROXIES": "127.0.0.1",
+    "STORYGEN_SLOTS": str(SLOTS),
+    "STORYGEN_QUEUE_SIZE": str(QUEUE),
+}
+LONG = 4000  # tokens: forty seconds and more
+
+# In a process of its own: the clients keep this one busy.
+WATCH = """
+import sys, time, urllib.request
+while True:
+    began = time.perf_counter()
+    urllib.request.urlopen(sys.argv[1]).read()
+    print(time.perf_counter() - began, flush=True)
+    time.sleep(0.05)
+"""
+# One window that streams until it is stopped from outside.
+STREAM = """
+import asyncio, sys
+from benchmarks.reliability.load import Page, LONG
+async def main():
+    client = await Page.at(int(sys.argv[1])).window(sys.argv[2])
+    await client.set(max_new_tokens=LONG)
+    await client.send("It begins, nonce-" + sys.argv[2][-8:])
+    await client.until(lambda: "nonce-" in client.passage)
+    print("streaming", flush=True)
+    await asyncio.sleep(3600)
+asyncio.run(main())
+"""
+
+
+class Page:
+    """The page that is measured, and its clients."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.windows: list[Client] = []
+
+    @classmethod
+    def at(cls, port: int) -> "Page":
+        """A page that somebody else has started."""
+        return cls(Server(None, port, Path(), Path()))  # type: ignore[arg-type]
+
+    async def window(self, user: str) -> Client:
+        """A window of a user."""
+        client = Client(self.server, "none=none")
+        await client.connect(**{HEADER: user})
+        self.windows.append(client)
+        return client
+
+    async def close(self) -> None:
+        """Close all windows."""
+        await asyncio.gather(*(w.socket.disconnect() for w in self.windows))
+        self.windows.clear()
+        await asyncio.sleep(0.5)
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """What the server wrote down."""
+        lines = (self.server.data / LOG).read_text().splitlines()
+        found = [told for line in lines if (told := json.loads(line))["event"] == event]
+        with sqlite3.connect(self.server.data / "stories.db") as database:
+            names = dict(database.execute("SELECT id, name FROM users"))
+        return [told | {"user": names.get(told["user"], told["user"])} for told in found]
+
+    @property
+    def rss(self) -> float:
+        """Megabytes of the server."""
+        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+@asynccontextmanager
+async def page() -> AsyncIterator[Page]:
+    """A page that nothing was asked of, but for one passage, after which all is warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = make_weights(Path(folder) / "weights")
+        more = ENVIRONMENT | {"STORYGEN_WEIGHTS_DIR": str(weights)}
+        server = serve(Path(folder) / "data", COMMAND, **more)
+        try:
+            measured = Page(server)
+            first = await measured.window("first")
+            await first.set(max_new_tokens=60)
+            await first.send("It begins, nonce-00000000")
+            await first.finished()
+            await measured.close()
+            yield measured
+        finally:
+            server.stop()
+
+
+class Rows:
+    """The table."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str, str, str]] = []
+
+    def add(self, promise: str, what: str, value: float, bar: str, holds: bool) -> None:
+        """One measure, with the bar it is held against."""
+        row = (promise, what, f"{value:.3g}", bar, "yes" if holds else "NO")
+        self.rows.append(row)
+        print(f"{row[0]:4}{row[1]:62}{row[2]:>9}  {row[3]:18}{row[4]}", flush=True)
+
+
+def p(values: list[float], share: float) -> float:
+    """A percentile; of few values the nearest."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def jain(shares: list[int]) -> float:
+    """1 where all have the same, 1/n where one has all."""
+    return sum(shares) ** 2 / (len(shares) * sum(n * n for n in shares))
+
+
+def nonce() -> str:
+    """One that nobody else has."""
+    return f"nonce-{random.getrandbits(32):08x}"
+
+
+def crossed(client: Client, own: str) -> bool:
+    """Whether a window shows another's words."""
+    return any(found != own for found in NONCE.findall(" ".join(client.outputs)))
+
+
+async def first_answer(client: Client, since: float) -> tuple[float, str]:
+    """Seconds until a word, a place in line or a refusal is shown, and which."""
+
+    def kind() -> str:
+        if re.match(r"\W*\d{6} nonce", client.passage):
+            return "word"
+        shown = " ".join(client.outputs)
+        return "place" if "in line" in shown else "busy" if "is busy" in shown else ""
+
+    try:
+        async with asyncio.timeout(60):
+            await client.until(lambda: bool(kind()))
+    except TimeoutError:
+        print(f"     no answer: {client.outputs}")
+    return time.monotonic() - since, kind()
+
+
+async def health(server: Server, during: Callable[[], Any]) -> list[float]:
+    """Seconds for each answer of /health while something goes on."""
+    watching = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WATCH, f"{server.url}/health", stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        await during()
+    finally:
+        watching.terminate()
+    said, _ = await watching.communicate()
+    return [float(line) for line in said.split()]
+
+
+async def burst(page: Page, rows: Rows) -> None:
+    """L1, L4: 64 send at once."""
+    clients = [await page.window(f"burst-{n}") for n in range(CLIENTS)]
+    for client in clients:
+        await client.set(max_new_tokens=100)
+    nonces, before = [nonce() for _ in clients], page.rss
+    entered = len(page.log("enter"))
+    answers: list[tuple[float, str]] = []
+
+    async def all_at_once() -> None:
+        began = time.monotonic()
+        await asyncio.gather(
+            *(c.send(f"It begins, {n}") for c, n in zip(clients, nonces, strict=True))
+        )
+        answers.extend(await asyncio.gather(*(first_answer(c, began) for c in clients)))
+        await asyncio.gather(*(c.finished() for c in clients))
+
+    times = await health(page.server, all_at_once)
+    kinds = Counter(kind for _, kind in answers)
+    taken_in = max(told["running"] for told in page.log("enter")[entered:])
+    encoded = {told["user"] for told in page.log("encode")}
+    refused = [n for n, (_, kind) in zip(nonces, answers, strict=True) if kind == "busy"]
+    read = sum(n in encoded for n in refused)
+    wrong = sum(crossed(c, n) for c, n in zip(clients, nonces, strict=True))
+    lost = sum(
+        c.passage.count(n) == 0
+        for c, n, (_, kind) in zip(clients, nonces, answers, strict=True)
+        if kind != "busy"
+    )
+    slowest = 1000 * max(seconds for seconds, _ in answers)
+    median = 1000 * statistics.median(seconds for seconds, _ in answers)
+    print(f"     first answers: {dict(kinds)}, median {median:.0f} ms")
+    rows.add("L1", "slowest first answer of 64, ms", slowest, "<= 500", slowest <= 500)
+    rows.add("L1", "taken in at a time, of 64", taken_in, "<= 20", taken_in <= SLOTS + QUEUE)
+    rows.add("L1", "refused whose text was tokenised", read, "0", read == 0)
+    rows.add("L1", "replies crossed or lost", wrong + lost, "0", wrong + lost == 0)
+    grown = page.rss - before
+    rows.add("L1", "server grown, MB", grown, "<= 64", grown <= 64)
+    _health(rows, "64 at once", times)
+    await page.close()
+
+
+def _health(rows: Rows, when: str, times: list[float]) -> None:
+    p99, most = 1000 * p(times, 0.99), 1000 * max(times)
+    rows.add("L4", f"/health p99 with {when}, ms", p99, "<= 100", p99 <= 100)
+    rows.add("L4", f"/health slowest with {when}, ms", most, "<= 500", most <= 500)
+
+
+async def fairness(page: Page, rows: Rows, seconds: float) -> None:
+    """L2: eight users who always want more, one of them in ten tabs."""
+    tabs = [await page.window("greedy") for _ in range(10)]
+    tabs += [await page.window(f"modest-{n}") for n in range(7)]
+    users = ["greedy"] * 10 + [f"modest-{n}" for n in range(7)]
+    words, wrong, waits = Counter[str](), 0, list[float]()
+    until = time.monotonic() + seconds
+
+    async def write_on(client: Client, user: str) -> None:
+        nonlocal wrong
+        own = nonce()
+        await client.set(max_new_tokens=60)
+        while time.monotonic() < until:
+            asked = time.monotonic()
+            await client.send(f"And then, {own}")
+            _, kind = await first_answer(client, asked)
+            await client.finished()
+            if user != "greedy":
+                waits.append(time.monotonic() - asked)
+            words[user] += 60 if "is busy" not in " ".join(client.outputs[-1:]) else 0
+            wrong += crossed(client, own)
+            if kind == "busy":
+                await asyncio.sleep(0.2)
+
+    async def everybody() -> None:
+        await asyncio.gather(*map(write_on, tabs, users))
+
+    times = await health(page.server, everybody)
+    shares = [words[user] for user in sorted(set(users))]
+    index, ratio = jain(shares), words["greedy"] / statistics.median(shares)
+    rows.add(
+        "L2", "Jain index of tokens of 8 users, one in 10 tabs", index, ">= 0.95", index >= 0.95
+    )
+    rows.add("L2", "that user against the median", ratio, "<= 1.3", ratio <= 1.3)
+    bar = QUEUE / SLOTS * p(waits, 0.95) + 1
+    rows.add(
+        "L2",
+        "longest passage of another, waiting included, s",
+        max(waits),
+        f"<= {bar:.1f}",
+        max(waits) <= bar,
+    )
+    rows.add("L2", "replies crossed", wrong, "0", wrong == 0)
+    _health(rows, "17 that write", times)
+    await page.close()
+
+
+async def first_words(page: Page, rows: Rows) -> None:
+    """L3: the first word of one alone, and of four at a time."""
+
+    async def rounds(n: int) -> list[float]:
+        clients = [await page.window(f"first-{n}-{i}") for i in range(n)]
+        for client in clients:
+            await client.set(max_new_tokens=20)
+        times: list[float] = []
+        for _ in range(max(3, 12 // n)):
+            began = time.monotonic()
+            await asyncio.gather(*(c.send(f"Then, {nonce()}") for c in clients))
+            times += [
+                t for t, _ in await asyncio.gather(*(first_answer(c, began) for c in clients))
+            ]
+            await asyncio.gather(*(c.finished() for c in clients))
+        await page.close()
+        return times
+
+    alone, together = 1000 * p(await rounds(1), 0.95), 1000 * p(await rounds(SLOTS), 0.95)
+    bar = 2 * alone + 100
+    rows.add("L3", "first word p95, alone, ms", alone, "", True)
+    rows.add("L3", "first word p95, 4 at a time, ms", together, f"<= {bar:.0f}", together <= bar)
+
+
+async def closes(page: Page, rows: Rows, rounds: int) -> None:
+    """C1, C5: a window is closed at a random moment while another's passage goes on."""
+    other, own, freed = await page.window("other"), nonce(), list[float]()
+    await other.set(max_new_tokens=LONG)
+    await other.send(f"It begins, {own}")
+    await other.until(lambda: own in other.passage)
+    for n in range(rounds):
+        user = f"closed-{n}"
+        client = await page.window(user)
+        await client.set(max_new_tokens=LONG)
+        await client.send(f"It begins, {nonce()}")
+        await asyncio.sleep(random.uniform(0, 0.6))
+        had = any(told["user"] == user for told in page.log("enter"))
+        closed = time.monotonic()
+        page.windows.remove(client)
+        await client.socket.disconnect()
+        for _ in range(100):
+            left = [told["at"] for told in page.log("leave") if told["user"] == user]
+            if left or not had:
+                break
+            await asyncio.sleep(0.02)
+        if had:
+            freed.append(1000 * (max(left[-1] - closed, 0) if left else 2.0))
+        if own not in other.passage or not other.is_busy:  # it has ended: another one
+            await other.send(f"It goes on, {own}")
+    p99 = p(freed, 0.99)
+    rows.add(
+        "C1",
+        f"slot free after a window is closed, p99 of {len(freed)}, ms",
+        p99,
+        "<= 250",
+        p99 <= 250,
+    )
+    wrong = re.sub(rf" ?\d{{6}} {own}", "", other.passage).strip(f"* 0123456789{own}")
+    rows.add("C5", "characters of another's passage changed", len(wrong), "0", not wrong)
+    await page.close()
+
+
+async def stopped(page: Page, rows: Rows) -> None:
+    """C2: a client that is stopped and says nothing."""
+    worst = 0.0
+    for n in range(3):
+        user = f"stopped-{n:08x}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            STREAM,
+            str(page.server.port),
+            user,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        os.kill(process.pid, signal.SIGSTOP)
+        began, before = time.monotonic(), page.rss
+        while not any(told["user"] == user for told in page.log("leave")):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        worst = max(worst, time.monotonic() - began)
+        grown = page.rss - before
+        process.kill()
+        await process.wait()
+    rows.add("C2", "slot free after a client is stopped, s", worst, "<= 12", worst <= 12)
+    rows.add("C6", "server grown meanwhile, MB", grown, "<= 8", grown <= 8)
+
+
+async def flood(page: Page, rows: Rows) -> None:
+    """C4: twenty messages at once on one socket."""
+    client = await page.window("flood")
+    await client.set(max_new_tokens=50)
+    for n in range(20):
+        await client.send(f"And {n}, {nonce()}")
+    await client.finished()
+    await asyncio.sleep(1)
+    events = sorted(
+        (told["at"], 1 if told["event"] == "enter" else -1)
+        for event in ("enter", "leave")
+        for told in page.log(event)
+        if told["user"] == "flood"
+    )
+    most = max(itertools.accumulate(step for _, step in events))
+    rows.add("C4", "passages at once of 20 messages on one socket", most, "<= 2", most <= 2)
+    await page.close()
+
+
+async def measure(args: argparse.Namespace) -> Rows:
+    """All rows."""
+    rows = Rows()
+    async with page() as measured:
+        await burst(measured, rows)
+        await first_words(measured, rows)
+        await fairness(measured, rows, args.seconds)
+        await closes(measured, rows, args.closes)
+        await stopped(measured, rows)
+        await flood(measured, rows)
+    return rows
+
+
+def main() -> None:
+    """Print the table, and keep it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--closes", type=int, default=100)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    rows = asyncio.run(measure(args)).rows
+    if args.out:
+        with args.out.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("promise", "what", "measured", "bar", "holds"), *rows])
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        table = ["| promise | what | measured | bar | holds |", "|---|---|---|---|---|", *lines]
+        args.out.with_suffix(".md").write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Serve the real app.py and the real engine, with a decoder that repeats the last nonce it read, at
+a fixed pace. What happens to places is written to a file, with times of the system's clock.
+
+Run as: python -m tests.protocol.scripted PORT
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from storygen import checkpoints
+from storygen.decode.interface import Token
+from storygen.engine import local, worker
+from storygen.engine.place import Place
+from storygen.model import GPT, GPTConfig
+from storygen.sampling import Row
+from storygen.tokenizers import CharTokenizer, Tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP = 0.01  # seconds
+LOG = "places.jsonl"  # in the data directory
+CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
+NONCE = re.compile(r"nonce-[0-9a-f]{8}")
+CONFIG = GPTConfig(vocab_size=len(CHARACTERS), block_size=512, n_layer=1, n_head=1, n_embd=8)
+
+
+def make_weights(folder: Path) -> Path:
+    """A weights directory with a model whose weights are never looked at."""
+    tokenizer = CharTokenizer(CHARACTERS)
+    checkpoints.save(folder / "scripted", GPT(CONFIG), tokenizer)
+    return folder
+
+
+class Scripted:
+    """A Decoder that remembers what its slots read, and goes on with numbers and the nonce."""
+
+    def __init__(self, slots: int) -> None:
+        self.config, self.n_slots, self.max_rows = CONFIG, 2 * slots, 64
+        self._read: list[list[int]] = [[] for _ in range(self.n_slots)]
+
+    def step(
+        self, rows: Sequence[Token], out: Sequence[int], choices: Sequence[Row], n_tokens: int
+    ) -> list[int | None]:
+        """See decode.interface.Decoder."""
+        self._take(rows)
+        return [self._next(rows[i].slot) for i in out]
+
+    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> Tensor:
+        """See decode.interface.Decoder."""
+        self._take(rows)
+        return torch.zeros(len(out), self.config.vocab_size)
+
+    def copy(self, source: int, target: int, n: int) -> None:
+        """See decode.interface.Decoder."""
+        self._read[target] = self._read[source][:n]
+
+    def close(self) -> None:
+        """See decode.interface.Decoder."""
+
+    def _take(self, rows: Sequence[Token]) -> None:
+        time.sleep(STEP)
+        for slot, position, token in rows:
+            self._read[slot][position:] = [token]
+
+    def _next(self, slot: int) -> int:
+        text = "".join(CHARACTERS[token] for token in self._read[slot])
+        found = list(NONCE.finditer(text))
+        if not found:
+            return CHARACTERS.index(" ")
+        last = found[-1]
+        # A number in between, so that nothing repeats itself.
+        following = f" {last.end() ** 3 % 10**6:06d} {last.group()}"
+        return CHARACTERS.index(following[len(text) - last.end()])
+
+
+def write_down(event: str, user: str, **more: Any) -> None:
+    """One line of the log."""
+    line = json.dumps({"at": time.monotonic(), "event": event, "user": user, **more})
+    with (Path(os.environ["STORYGEN_DATA_DIR"]) / LOG).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def told(what: str, act: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Worker that writes down when it was done for whom."""
+
+    def done(self: Any, place: Place) -> Any:
+        act(self, place)
+        write_down(what, place.user, running=sum(self.counts()))
+
+    return done
+
+
+def encoded(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """A tokenizer's encode that writes down whose nonce it read."""
+
+    def done(self: Any, text: str) -> Any:
+        for nonce in set(NONCE.findall(text)):
+            write_down("encode", nonce)
+        return encode(self, text)
+
+    return done
+
+
+def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, Tokenizer]:
+    """In the place of open_model."""
+    return Scripted(slots), checkpoints.load_tokenizer(directory)
+
+
+def main() -> None:
+    """Put these in their places, then do what `chainlit run app.py` does."""
+    local.open_model = open_scripted  # type: ignore[assignment]
+    worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]
+    worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]
+    CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]
+    from chainlit.cli import cli
+
+    arguments: list[Any] = ["run", str(ROOT / "app.py"), "--headless", "--port", sys.argv[1]]
+    cli(arguments)
+
+
+if __name__ == "__main__":
+    main()
