@@ -67,7 +67,9 @@ DATABASE_WRITE = Histogram(
     buckets=SHORT,
     registry=REGISTRY,
 )
-WINDOWS = Gauge("storygen_windows", "Windows that are open, or may come back within minutes.", registry=REGISTRY)
+WINDOWS = Gauge(
+    "storygen_windows", "Windows that are open, or may come back within minutes.", registry=REGISTRY
+)
 READY = Gauge("storygen_ready", "Whether passages can be written: 1 or 0.", registry=REGISTRY)
 
 
@@ -111,13 +113,14 @@ class Load:
 
 
 class _LoadCollector(Collector):
-    """The load, asked for when it is collected."""
+    """The load of an engine, if there is one, asked for when it is collected."""
 
-    def __init__(self, load: Callable[[], Load]) -> None:
-        self._load = load
+    load: Callable[[], Load] | None = None
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        load = self._load()
+        if self.load is None:
+            return
+        load = self.load()
         for name, meaning, value in (
             ("running", "Passages and questions that have a slot.", load.running),
             ("queue_length", "Passages and questions that wait for a slot.", load.waiting),
@@ -130,9 +133,13 @@ class _LoadCollector(Collector):
             yield GaugeMetricFamily(f"storygen_{name}", meaning, value)
 
 
+_ENGINE = _LoadCollector()
+REGISTRY.register(_ENGINE)
+
+
 def watch(load: Callable[[], Load]) -> None:
     """Collect what an engine does; it is asked from whatever thread collects."""
-    REGISTRY.register(_LoadCollector(load))
+    _ENGINE.load = load
 
 
 def error_told(error: BaseException) -> None:
