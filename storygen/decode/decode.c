@@ -766,19 +766,34 @@ static int nucleus(struct candidate *c, int n, double p)
     return kept;
 }
 
+/* The largest of n logits. `finite` says whether all are numbers, none of them infinite. */
+static float largest_of(const float *x, int n, bool *finite)
+{
+    vec most = all(-INFINITY), nothing = all(0.0f); /* NaN where something is not finite */
+    int whole = n / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) {
+        vec v = load(x + i);
+        most = larger(most, v);
+        nothing += v * 0.0f;
+    }
+    float top = largest(most), rest = sum(nothing);
+    for (int i = whole; i < n; i++) {
+        top = x[i] > top ? x[i] : top;
+        rest += x[i] * 0.0f;
+    }
+    *finite = rest == 0;
+    return top;
+}
+
 /* The next token of a row, or -1 where its logits are no numbers. Changes the logits. */
 static int32_t draw(struct session *s, int thread, float *logits, int n,
                     const struct choice *choice)
 {
     struct candidate *c = s->candidates + (size_t)thread * s->model->vocab_size;
     uint8_t *seen = s->seen + (size_t)thread * s->model->vocab_size;
-    /* A vocabulary is long: sixteen at a time wherever that says the same. */
-    vec total = all(0.0f);
-    int whole = n / LANES * LANES;
-    for (int i = 0; i < whole; i += LANES) total += load(logits + i) * 0.0f; /* NaN if not finite */
-    float rest = sum(total);
-    for (int i = whole; i < n; i++) rest += logits[i] * 0.0f;
-    if (rest != 0) return -1;
+    bool finite, changed = choice->repetition_penalty != 1.0 || choice->n_adjustments;
+    float least = -INFINITY, top = largest_of(logits, n, &finite);
+    if (!finite) return -1;
     if (choice->repetition_penalty != 1.0) {
         for (int i = 0; i < choice->n_context; i++) {
             int32_t id = choice->context[i];
@@ -793,12 +808,9 @@ static int32_t draw(struct session *s, int thread, float *logits, int n,
         float *x = &logits[choice->adjustments[i].id];
         *x = (float)(*x + choice->adjustments[i].added);
     }
-    float top = -INFINITY, least = -INFINITY;
-    vec most_of_16 = all(-INFINITY);
-    for (int i = 0; i < whole; i += LANES) most_of_16 = larger(most_of_16, load(logits + i));
-    if (whole) top = largest(most_of_16);
-    for (int i = whole; i < n; i++) top = logits[i] > top ? logits[i] : top;
+    if (changed) top = largest_of(logits, n, &finite); /* what is forbidden is not */
     int best = 0;
+    while (best + LANES <= n && !any(load(logits + best) == top)) best += LANES;
     while (logits[best] != top) best++;
     if (choice->temperature == 0) return best;
 
