@@ -66,10 +66,12 @@ def run(name: str, cases: int, seconds: int) -> bool:
     if target.reader and importlib.util.find_spec("atheris") is None:
         print(f"{name}: left out, atheris is not installed", flush=True)
         return False
-    with tempfile.NamedTemporaryFile("w+") as log:
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.NamedTemporaryFile("w+") as log, tempfile.TemporaryDirectory(dir=memory) as here:
         command = _fed(target.reader, cases, seconds) if target.reader else _tested(target)
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = os.environ | {"FUZZ_EXAMPLES": str(cases), "PYTHONPATH": path}
+        environment |= {"TMPDIR": here} if target.reader else {}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
         )

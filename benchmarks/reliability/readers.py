@@ -3,7 +3,6 @@
 Run by fuzz.py: readers.py NAME [options of libFuzzer]
 """
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,9 +13,19 @@ with atheris.instrument_imports(include=["storygen"]):
     from storygen.checkpoints import tensors
     from storygen.errors import CheckpointError, StoryError
     from storygen.story import archive, drafts
+    from storygen.story.pandoc import Document
 
-FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-KINDS = ["txt", "md", "json", "rtf", "xyz"]  # those that no other program reads
+FOLDER = Path(tempfile.mkdtemp())  # in the one that fuzz.py removes
+KINDS = ["txt", "md", "html", "rtf", "docx", "epub", "xyz"]
+
+
+def not_pandoc(data: bytes, _: str) -> Document:
+    """A document of one paragraph: pandoc is another program, and a fifth of a second."""
+    paragraph = {"t": "Para", "c": [{"t": "Str", "c": data.decode("utf-8", "replace")}]}
+    return Document({}, iter([paragraph]))
+
+
+drafts.parse = not_pandoc
 
 
 def read_tensors(data: bytes) -> None:
@@ -70,7 +79,13 @@ def main() -> None:
     for number, seed in enumerate(SEEDS[name]):
         (corpus / str(number)).write_bytes(seed)
 
-    limits = ["-max_len=4096", "-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    limits = [
+        "-max_len=4096",
+        "-timeout=5",
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+        f"-artifact_prefix={FOLDER}/",
+    ]
     atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], READERS[name])
     atheris.Fuzz()
 
