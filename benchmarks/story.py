@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from playwright.sync_api import Page, sync_playwright
 
-from storygen.chat.page import WRITER
+from storygen.chat.doors import WRITER
 from storygen.story.outline import runs
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage

@@ -17,8 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storygen.chat import guards
-from storygen.chat.doors import WRITER as WRITER
-from storygen.chat.doors import Door, Gate, PasswordDoor, visitor_of
+from storygen.chat.doors import WRITER, Door, Gate, PasswordDoor, visitor_of
 
 _OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
