@@ -26,7 +26,8 @@ from storygen.story.remedies import DAMAGED, remedy, words
 
 BUSY_MS = 5000  # how long a change waits for another program to let go
 QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before it
-CHECK_SECONDS = 10.0  # how long a start may look for damage; about 10 GB
+CHECK_SECONDS = 10.0  # how long a start may look for damage: some GB
+CHECK_STEPS = 100_000  # of SQLite between two looks at the clock: milliseconds
 
 # With synchronous FULL a commit has reached the disk when it returns, even if the power fails then.
 # name: (value to set, what reading it back must give)
@@ -135,7 +136,7 @@ class Database:
         async with self.read() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            await driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            await driver.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
             try:
                 answer = await connection.exec_driver_sql("PRAGMA quick_check(1)")
                 found = answer.scalar_one()
@@ -149,6 +150,8 @@ class Database:
                     self.file,
                 )
                 return
+            finally:
+                await driver.set_progress_handler(None, 0)
         if found != "ok":
             raise StoryError(f"{self.place} is damaged ({found.splitlines()[-1]}). {DAMAGED}")
 

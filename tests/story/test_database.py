@@ -202,6 +202,16 @@ async def test_a_damaged_database_is_named_and_left_alone(
     assert content(path) == damaged
 
 
+async def test_a_file_too_large_to_be_checked_at_every_start_is_opened_and_named(
+    store: StoryStore, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await told(store, "Rain")
+    monkeypatch.setattr(database_module, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(database_module, "CHECK_STEPS", 1)
+    await (await Database.open(url)).close()
+    assert "only part of it was checked for damage" in caplog.text
+
+
 async def test_a_database_of_a_newer_storygen_is_refused(path: Path, url: str) -> None:
     await (await StoryStore.open(url)).close()
     with closing(sqlite3.connect(path)) as other, other:
