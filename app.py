@@ -31,6 +31,7 @@ from storygen.chat import (
     page,
     presses,
     sign_in,
+    sticky,
     windows,
 )
 from storygen.chat.doors import WRITER, Door, LocalDoor, PasswordDoor, ProxyDoor, asking
@@ -126,7 +127,8 @@ else:
 readiness, ending = Readiness(studio), Ending(studio)
 metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
 machines = health.routes(readiness, settings.metrics_token.get_secret_value())
-ours = [*api.routes(studio), *files.routes(studio), *presses.routes(), *admin.routes(studio)]
+ours = [*api.routes(studio), *files.routes(studio), *admin.routes(studio)]
+ours += [*presses.routes(), *sticky.routes()]
 if isinstance(door, PasswordDoor):
     ours += sign_in.routes(door, sio, proxies_of(settings))
 page.install(app, settings.allow_origins, [*ours, *machines], door)

@@ -40,7 +40,6 @@ ROUTES = {
     ("GET", "/auth/config"),
     ("POST", "/auth/header"),
     ("GET", "/user"),
-    ("POST", "/set-session-cookie"),
     ("GET", "/project/translations"),
     ("GET", "/project/settings"),
     ("POST", "/project/threads"),

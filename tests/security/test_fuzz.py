@@ -141,3 +141,12 @@ async def play(town: Town, steps: list[tuple[str, Any]]) -> None:
         pass
     await client.socket.disconnect()
     assert CANARY not in json.dumps([data for _, _, data in client.events])
+
+
+@pytest.mark.parametrize("content", [b"null", b"[1]", b"{", b'{"session_id": 7}'])
+def test_what_the_page_tells_a_balancer_is_not_believed(town: Town, content: bytes) -> None:
+    """Chainlit's route answered each of these with an error 500."""
+    headers = town.headers["other"] | {"Content-Type": "application/json"}
+    answer = town.request("POST", "/set-session-cookie", content=content, headers=headers)
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
