@@ -3,12 +3,14 @@
     python -m benchmarks.page [--rounds 50] [--shipped]
 
 Socket clients on the real page, first with an engine that writes a token every 10 ms at no cost,
-then, with --shipped, with the first shipped model. Prints a row a measure, in milliseconds. Needs
-what the tests need (requirements-dev.txt).
+then, with --shipped, with the first shipped model. Prints a row a measure, in milliseconds, and for
+that model how fast passages come through the page, beside the engine alone. Needs what the tests
+need (requirements-dev.txt).
 """
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import sys
@@ -18,6 +20,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from storygen.catalogue import Catalogue
+from storygen.settings import load_settings
 from tests.protocol.conftest import (
     FAKE,
     REAL,
@@ -30,6 +34,8 @@ from tests.protocol.conftest import (
 
 OPENING = "The inspector looked at the letter, and then at the man who had brought"
 WATCHED = 6  # seconds
+TOKENS = 1000  # of a passage whose speed is taken
+STREAMED = "stream_token"
 
 # In a process of its own: the eight clients keep this one busy.
 WATCH = """
@@ -79,6 +85,37 @@ async def stops(connect: Connect, rounds: int) -> tuple[list[float], list[float]
     return last_words, buttons
 
 
+async def speeds(connect: Connect, rounds: int) -> tuple[list[float], list[float]]:
+    """Characters a second of passages through the page, and of as many by the engine alone."""
+    client = await connect()
+    await client.set(max_new_tokens=TOKENS)
+    await client.send(OPENING)  # opens the model
+    await client.finished()
+    page, alone = [], []
+    for _ in range(rounds):
+        client.events.clear()
+        sent = time.monotonic()
+        await client.send(OPENING)
+        await _streaming(client)
+        await client.finished()
+        words = [(at, data["token"]) for at, event, data in client.events if event == STREAMED]
+        page.append(sum(len(token) for _, token in words) / (words[-1][0] - sent))
+        asked = ("--prompt", OPENING, "--max-new-tokens", str(TOKENS), "--json")
+        writing = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "storygen", "write", "--model", first_model(), *asked),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        written = json.loads((await writing.communicate())[0])
+        alone.append(len(written["text"]) * written["tokens_per_second"] / written["tokens"])
+    return page, alone
+
+
+def first_model() -> str:
+    """The one that the page begins with."""
+    settings = load_settings()
+    return Catalogue(settings.weights_dir, settings.first_model).models()[0].name
+
+
 async def _streaming(client: Client) -> None:
     """Wait until some of a passage is there."""
     await client.until(lambda: sum(event == "stream_token" for _, event, _ in client.events) > 2)
@@ -109,6 +146,13 @@ async def measure(engine: str, command: list[str], rounds: int) -> None:
         last_words, buttons = await stops(connect, rounds)
         _row(f"{engine}: Stop to the last words", last_words)
         _row(f"{engine}: Stop to the buttons", buttons)
+        if command is REAL:
+            page, alone = await speeds(connect, rounds)
+            ratio = statistics.median(a / b for a, b in zip(page, alone, strict=True))
+            print(
+                f"{engine}: {statistics.median(page):,.0f} characters/s through the page, "
+                f"{statistics.median(alone):,.0f} by the engine alone, {ratio:.2f} of it"
+            )
 
 
 def main() -> None:
