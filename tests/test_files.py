@@ -93,10 +93,14 @@ def test_every_step_is_reached(tmp_path, monkeypatch):
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    def fail_half_way(file):
+        file.write_text("tw")
+        raise TypeError
+
     with atomic_file(tmp_path / "f") as new:
         new.write_text("one")
     with pytest.raises(TypeError), atomic_file(tmp_path / "f") as new:
-        new.write_text(2)
+        fail_half_way(new)
     assert (tmp_path / "f").read_text() == "one"
     assert os.listdir(tmp_path) == ["f"]
 
