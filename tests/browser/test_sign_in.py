@@ -1,5 +1,6 @@
 """Signing in, writing and signing out at a browser that somebody else may use next."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,9 @@ def test_what_was_written_is_gone_from_the_browser_once_signed_out(
     page.locator("#user-nav-button").click()
     expect(page.get_by_role("menu")).to_contain_text("Ada")
     page.get_by_role("menuitem", name="Sign out").click()
-    page.wait_for_url("**/login**")
-    other.wait_for_url("**/login**")  # the other window of this browser, by itself
+    for shown in (page, other):  # the other window of this browser, by itself
+        expect(shown).to_have_url(re.compile("/login"))
+        expect(shown.get_by_label("Password")).to_be_visible()
     for shown in (page, other):
         assert SENTENCE not in shown.content()
     page.go_back()

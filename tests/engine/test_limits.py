@@ -1,4 +1,5 @@
 import asyncio
+import time
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from storygen.catalogue import Catalogue
 from storygen.engine.limits import DAY, HOUR, MINUTE, Limits, Quotas, when
 from storygen.engine.memory import model_bytes, reserved_bytes
+from storygen.engine.runner import Runner
 from storygen.errors import BusyError, EngineError, QuotaError
 from storygen.params import SamplingParams
 from tests.engine.conftest import token, write
@@ -78,6 +80,19 @@ def test_a_time_is_said_in_round_numbers(seconds, words):
     assert when(seconds).endswith(words)
 
 
+@pytest.fixture
+def slow(monkeypatch):
+    """Steps of 5 ms at least, so that LONG takes longer than anything here."""
+    step = Runner.step
+
+    def slowly(*values):
+        time.sleep(0.005)
+        return step(*values)
+
+    monkeypatch.setattr(Runner, "step", slowly)
+
+
+@pytest.mark.usefixtures("slow")
 async def test_a_passage_that_takes_too_long_is_ended_and_kept(make_engine):
     engine = await make_engine(limits=Limits(longest_passage=0.5))
     segments = [s async for s in engine.stream("tiny", "a", LONG) if s.place is None]
@@ -86,6 +101,7 @@ async def test_a_passage_that_takes_too_long_is_ended_and_kept(make_engine):
     assert engine.health().running == 0
 
 
+@pytest.mark.usefixtures("slow")
 async def test_one_who_waits_too_long_is_told(make_engine):
     engine = await make_engine(slots=1, limits=Limits(longest_wait=0.2))
     async with aclosing(engine.stream("tiny", "a", LONG)) as writing:
@@ -95,6 +111,7 @@ async def test_one_who_waits_too_long_is_told(make_engine):
         assert engine.health().waiting == 0
 
 
+@pytest.mark.usefixtures("slow")
 async def test_places_in_line_are_told_as_they_move(make_engine):
     engine = await make_engine(slots=1)
     async with aclosing(engine.stream("tiny", "a", LONG)) as writing:
@@ -102,7 +119,7 @@ async def test_places_in_line_are_told_as_they_move(make_engine):
         heard = [[], []]
 
         async def wait(n):
-            params = replace(LONG, max_new_tokens=5)
+            params = replace(LONG, max_new_tokens=20)
             heard[n] = [s.place async for s in engine.stream("tiny", "a", params)]
 
         waiting = [asyncio.create_task(wait(n)) for n in range(2)]

@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
+import sqlalchemy as sa
+
 from storygen.story.store import StoryStore
 
 ROUNDS = 15
@@ -57,10 +59,11 @@ async def test_nothing_acknowledged_is_lost_to_a_kill(url: str) -> None:
     story = await store.create_story("me")
     await store.close()
     said: list[list[str]] = []
+    file = sa.make_url(url).database if url.startswith("sqlite") else None
     with writer(url, story.id) as (stdin, stdout):
         for _ in range(ROUNDS):
             said += killed_after(random.randrange(25), stdin, stdout)
-            assert integrity(url.removeprefix("sqlite+aiosqlite:///")) == "ok"
+            assert file is None or integrity(file) == "ok"
         stdin.close()
     store = await StoryStore.open(url)
     branch = (await store.tree("me", story.id)).branch()
