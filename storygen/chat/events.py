@@ -16,6 +16,7 @@ from storygen import logs, metrics
 from storygen.chat import buttons, guards, workspace
 from storygen.chat.buttons import commands, head_of
 from storygen.chat.controls import remembered
+from storygen.chat.doors import visitor_of
 from storygen.chat.draft import no_model
 from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.sockets import Sockets
@@ -51,7 +52,10 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
 
     async def on_connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
         guards.require_identities(auth)
-        answer = await connect(sid, environ, auth)
+        visitor = visitor_of(environ["asgi.scope"])
+        owner = visitor.owner if visitor else ""
+        own = {"sessionId": guards.own_session(auth["sessionId"], owner)}
+        answer = await connect(sid, environ, {**auth, **own})
         session = WebsocketSession.require(sid)
         session.emit = _truthful(sockets.bounded(session, session.emit), studio.chat(session))
         return answer

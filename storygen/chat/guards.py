@@ -245,6 +245,12 @@ def require_identities(auth: object) -> None:
         raise ConnectionRefusedError("this kind of client is not served")
 
 
+def own_session(session_id: str, owner: str) -> str:
+    """What a session that a browser names is called here: two owners never have the same, so none
+    can tell whether another has a window of that name."""
+    return str(uuid.uuid5(uuid.UUID(session_id), owner))
+
+
 def is_uuid(value: object) -> bool:
     """Whether value is a UUID in its usual form, as the page makes them."""
     try:

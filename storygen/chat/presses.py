@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from storygen.chat.answering import Refused, answering, json_of
+from storygen.chat.guards import is_uuid, own_session
 from storygen.errors import StoryError
 
 PRESS = "/project/action"
@@ -27,8 +28,11 @@ async def press(owner: str, request: Request) -> Any:
     """Do what a button in one of the owner's windows is for."""
     try:
         pressed = CallActionRequest.model_validate(await json_of(request))
+        if not is_uuid(pressed.sessionId):
+            raise Refused(404, NO_WINDOW)
+        pressed.sessionId = own_session(pressed.sessionId, owner)
         session = WebsocketSession.get_by_id(pressed.sessionId)
-        if session is None or session.user is None or session.user.identifier != owner:
+        if session is None or session.user is None:
             raise Refused(404, NO_WINDOW)
         return await call_action(pressed, session.user)
     except HTTPException as error:

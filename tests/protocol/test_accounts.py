@@ -214,16 +214,25 @@ async def test_a_window_on_anothers_story_is_one_on_none(ada: Connect, bob: Conn
         assert [event for _, event, _ in his.events].count("resume_thread_error") == 1
         await told(his)
         assert his.story_id not in {hers.story_id, ""}
-    with pytest.raises(Refused):
-        await bob(
-            auth={
-                "clientType": "webapp",
-                "sessionId": hers.session_id,
-                "threadId": "",
-                "userEnv": "{}",
-                "chatProfile": "",
-            }
-        )
+
+
+async def test_a_window_by_the_name_of_anothers_is_ones_own(
+    shared: Server, cookies: dict[str, str], ada: Connect
+) -> None:
+    """It was refused, which told that the other was open."""
+    hers, his = await ada(), Client(shared, cookies["bob"])
+    his.session_id = hers.session_id
+    await told(hers)
+    try:
+        await his.connect()
+        assert hers.story_id not in str(his.events)
+        await told(his)
+        assert (await his.press("undo")).status_code == 200
+        await his.until(lambda: "redo" in his.actions)
+        assert "undo" in hers.actions
+        assert hers.socket.connected
+    finally:
+        await his.socket.disconnect()
 
 
 async def test_signing_out_is_the_end_of_it_and_of_every_window(
