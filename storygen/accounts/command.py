@@ -54,6 +54,8 @@ def add_users(commands: Any, run: Callable[..., None]) -> None:
     verb("disable", _disable, "let nobody in by this name, at once; the stories stay")
     verb("enable", _enable, "let the user in again")
     verb("sign-out", _sign_out, "end every session of the user, at once")
+    verb("make-admin", _make_admin, "let the user see how the installation does")
+    verb("unmake-admin", _unmake_admin, "let the user write, and no more")
     remove = verb("remove", _remove, "remove an account")
     stories = remove.add_mutually_exclusive_group(required=True)
     stories.add_argument("--with-stories", action="store_true", help="and every story, for ever")
@@ -108,6 +110,16 @@ async def _enable(users: "Users", args: argparse.Namespace) -> str:
 async def _sign_out(users: "Users", args: argparse.Namespace) -> str:
     ended = await users.sign_out(args.name)
     return f"{args.name} is signed out: {ended} session{'' if ended == 1 else 's'} ended."
+
+
+async def _make_admin(users: "Users", args: argparse.Namespace) -> str:
+    user = await users.set_admin(args.name, True)
+    return f"{user.name} is an administrator."
+
+
+async def _unmake_admin(users: "Users", args: argparse.Namespace) -> str:
+    user = await users.set_admin(args.name, False)
+    return f"{user.name} is no administrator."
 
 
 async def _remove(users: "Users", args: argparse.Namespace) -> str:

@@ -3,7 +3,7 @@
 import unicodedata
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,6 +130,14 @@ class Users:
         user = await self.user(name)
         passwords.require_good(password, user.name)
         await self._change(user, password_hash=await passwords.hashed(password))
+
+    async def set_admin(self, name: str, is_admin: bool) -> User:
+        """Let a user see how the installation does, or not any more, from now on."""
+        async with self._database.write() as connection:
+            user = await _user(connection, name)
+            of_user = users.c.id == user.id
+            await connection.execute(users.update().where(of_user).values(is_admin=is_admin))
+            return replace(user, is_admin=is_admin)
 
     async def disable(self, name: str) -> None:
         """Let nobody in by this name, and send out who is; the stories stay."""

@@ -56,6 +56,10 @@ def test_a_user_from_the_first_day_to_the_last(users: Shell) -> None:
     assert users("disable", "ada")[0] == 0
     assert "disabled" in users("list")[1]
     assert users("enable", "ada")[0] == 0
+    assert users("unmake-admin", "ada") == (0, "Ada is no administrator.")
+    assert json.loads(users("list", "--json")[1])[0]["is_admin"] is False
+    assert users("make-admin", "ada") == (0, "Ada is an administrator.")
+    assert json.loads(users("list", "--json")[1])[0]["is_admin"] is True
     assert users("sign-out", "ada") == (0, "ada is signed out: 0 sessions ended.")
     assert users("remove", "ada", "--keep-stories")[0] == 0
     assert users("sign-out", "ada")[0] == 1
