@@ -14,7 +14,14 @@ from typing import Any
 from storygen.catalogue import ModelInfo
 from storygen.chat.state import Chat, Studio
 from storygen.engine.interface import Engine, FinishReason
-from storygen.errors import ModelNotFoundError, PromptError, StoryError
+from storygen.errors import (
+    BusyError,
+    EngineError,
+    ModelNotFoundError,
+    PromptError,
+    QuotaError,
+    StoryError,
+)
 from storygen.metrics import PassageTimer
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.story.prompt import Prompt, build_prompt, glue, prompt_budget
@@ -57,6 +64,7 @@ class Author:
 
     def __init__(self, studio: Studio, chat: Chat) -> None:
         self.store, self.engine, self.chat = studio.store, studio.engine, chat
+        self._studio = studio
         self.writing = studio.writing(chat)
 
     async def write(self, drafts: Sequence[Draft], branch: Sequence[Passage]) -> None:
@@ -123,6 +131,9 @@ class Author:
                     draft.finish_reason = segment.finish_reason or draft.finish_reason
         except asyncio.CancelledError:
             draft.finish_reason = "cancelled"
+            raise
+        except EngineError as error:
+            self._studio.failures += not isinstance(error, (BusyError, QuotaError))
             raise
         finally:
             timer.ended(draft.finish_reason)

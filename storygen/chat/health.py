@@ -15,7 +15,7 @@ from storygen import logs, metrics
 from storygen.chat.guards import is_loopback
 from storygen.chat.state import Studio
 from storygen.engine.interface import Engine
-from storygen.errors import StorygenError
+from storygen.errors import BusyError, StorygenError
 from storygen.params import SamplingParams
 
 TRY_AGAIN = 15.0  # seconds after which a model that failed is tried again
@@ -35,6 +35,7 @@ class Readiness:
         self._studio = studio
         self._reason: str | None = "no model has written anything since the start"
         self._proving: asyncio.Task[None] | None = None
+        self._failures = 0  # of writers' passages, when it was last tried
 
     @property
     def is_alive(self) -> bool:
@@ -48,10 +49,14 @@ class Readiness:
 
     def prove(self) -> None:
         """Have the first model write a token, in the background, until it has."""
+        self._failures = self._studio.failures
         self._proving = asyncio.create_task(self._prove())
 
     async def reason(self) -> str | None:
-        """Why nothing can be written now; None when it can."""
+        """Why nothing can be written now; None when it can. Where a writer's passage has failed
+        it is tried anew, and said from the next time on."""
+        if self._proving and self._proving.done() and self._failures != self._studio.failures:
+            self.prove()
         reason = ENDING if self._studio.is_ending else self._reason or await self._database()
         metrics.READY.set(reason is None)
         return reason
@@ -71,7 +76,9 @@ class Readiness:
         stream = self._studio.engine.stream(models[0].name, FIRST_WORDS, params)
         try:
             reasons = [segment.finish_reason async for segment in stream]
-        except StorygenError as error:
+        except BusyError:  # it writes for others: as it was
+            return self._reason
+        except Exception as error:  # whatever it is, or nobody would try again
             logger.warning("The first model cannot write.", exc_info=error)
             return f"the first model cannot write (number {logs.number()} in the log)"
         return None if reasons[-1:] != ["error"] else "the first model cannot write"

@@ -76,6 +76,7 @@ class Studio:
     """What every chat shares: the engine, the stories, and who writes where."""
 
     store: StoryStore  # opened when the server starts
+    failures = 0  # passages that the engine could not write, though it was not busy
     is_ending = False  # whether it was told to end: nothing new is begun
 
     def __init__(self, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from storygen.chat.observed import Observed
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.engine.interface import Segment
-from storygen.errors import EngineError, StoryError
+from storygen.errors import BusyError, EngineError, StoryError
 
 TOKEN = "a-token-that-nobody-guesses"
 SECRET = "the heir is the gardener"
@@ -26,12 +26,13 @@ class Failing(FakeEngine):
 
     def __init__(self, failures: int) -> None:
         super().__init__()
-        self.failures, self._is_running = failures, True
+        self.failures, self.error = failures, EngineError(SECRET)
+        self._is_running = True
 
     async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Segment]:  # type: ignore[override]
         if self.failures:
             self.failures -= 1
-            raise EngineError(SECRET)
+            raise self.error
         yield Segment("x", 1, "length")
 
 
@@ -98,6 +99,30 @@ async def test_a_model_that_fails_is_tried_again_and_its_words_are_kept_back(
     assert reason is not None
     assert reason.startswith("the first model cannot write (number ")
     assert SECRET not in reason
+    await until_ready(readiness)
+
+
+async def test_a_model_that_fails_later_is_tried_anew() -> None:
+    """The page stayed ready for ever once it was."""
+    engine = Failing(0)
+    studio = studio_with(engine)
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    engine.failures, studio.failures = 5, 1
+    assert await readiness.reason() is None
+    await asyncio.sleep(0)
+    assert (await ask(readiness, "/ready")).status_code == 503
+    assert readiness._proving is not None
+    await asyncio.wait_for(readiness._proving, 10)
+    assert (await ask(readiness, "/ready")).status_code == 200
+
+
+async def test_a_model_that_writes_for_others_stays_as_ready_as_it_was() -> None:
+    engine = Failing(0)
+    studio = studio_with(engine)
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    engine.failures, engine.error, studio.failures = 1, BusyError(SECRET), 1
     await until_ready(readiness)
 
 

@@ -103,6 +103,7 @@ async def test_one_way_that_fails_takes_no_other_with_it(studio_with: StudioWith
     ways = (await tree(window)).children(await window.head())
     assert [(p.text, p.finish_reason) for p in ways] == [(" One.", "stop"), (" Tw", "error")]
     assert "he lamp broke." in window.browser.outputs[-1]
+    assert window.studio.failures == 1
 
 
 async def test_ways_that_cannot_be_stored_take_no_other_with_them(
