@@ -68,6 +68,8 @@ async def watch(sio: AsyncServer, door: Door) -> None:
                 await door.tend()
         except StorygenError as error:  # the database is away: nobody is sent out for that
             logger.warning("%s", error)
+        except Exception:  # of one window, perhaps; the others are to be looked after all the same
+            logger.exception("Windows could not be looked after.")
 
 
 def open_windows() -> Collection[Visitor]:
