@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -24,11 +25,16 @@ from storygen.errors import StoryError
 from storygen.files import sha256, sync
 from storygen.story.claims import RUNNING, claim_file
 from storygen.story.database import Database, place_of
+from storygen.story.schema import sign_ins
 
 FORMAT: Final = 1
 MANIFEST, CONTENT = "manifest.json", "database"
 MAX_MANIFEST = 10_000
 CHUNK = 1 << 20
+# A backup older than accounts has no such table.
+SIGN_OUT: Final = """DO $$ BEGIN
+IF to_regclass('public.sign_ins') IS NOT NULL THEN DELETE FROM public.sign_ins; END IF;
+END $$"""
 
 
 async def back_up(url: str, target: Path) -> Mapping[str, Any]:
@@ -77,7 +83,8 @@ def _pack(url: str, file: Path | None, said: Mapping[str, Any], target: Path) ->
 async def restore(url: str, source: Path) -> str:
     """Put a backup in the place of the database, once it has proved whole; where the old one is.
 
-    Raises StoryError, and changes nothing, while a program uses the database.
+    Nobody is signed in afterwards: who signed out since must not be in again, nor whoever they
+    signed out. Raises StoryError, and changes nothing, while a program uses the database.
     """
     parsed = sa.make_url(url)
     is_file = parsed.get_backend_name() == "sqlite"
@@ -92,10 +99,25 @@ async def restore(url: str, source: Path) -> str:
                 "Choose the database that it was made of with STORYGEN_DATABASE_URL."
             )
         if is_file:
-            _check_sqlite(source, content)
-            await (await Database.open(f"sqlite+aiosqlite:///{content}")).close()
+            if damage := _damage(content):
+                raise StoryError(
+                    f"The database in {source} is damaged ({damage}). Choose another backup."
+                )
+            await _sign_out(f"sqlite+aiosqlite:///{content}")
             return _replace_sqlite(place, content)
         return await _replace_postgresql(url, content)
+
+
+# All that zipfile, zlib and json raise for what is damaged, encrypted or packed in another way.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    EOFError,
+)
 
 
 def _unpack(source: Path, content: Path) -> Mapping[str, Any]:
@@ -111,11 +133,12 @@ def _unpack(source: Path, content: Path) -> Mapping[str, Any]:
             size, digest, _ = manifest["bytes"], manifest["sha256"], manifest["kind"]
             if archive.getinfo(CONTENT).file_size != size:
                 raise zipfile.BadZipFile("its size is not what it says")
-            with archive.open(CONTENT) as packed, content.open("xb") as file:
+            content.touch(mode=0o600)  # it becomes the database
+            with archive.open(CONTENT) as packed, content.open("wb") as file:
                 shutil.copyfileobj(packed, file, CHUNK)
     except OSError as error:
         raise StoryError(f"{source} cannot be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+    except UNREADABLE as error:
         raise StoryError(
             f"{source} is no backup of storygen, or not a whole one ({error}). Choose another."
         ) from error
@@ -135,15 +158,16 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
             old.backup(new)
             new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-        _check_sqlite(target, target)
+        if damage := _damage(target):
+            raise sqlite3.DatabaseError(damage)
     except sqlite3.Error as error:
         raise StoryError(
             f"{source} cannot be copied ({error}). See whether the disk is full or failing."
         ) from error
 
 
-def _check_sqlite(named: Path, file: Path) -> None:
-    """Raise StoryError where a database is damaged."""
+def _damage(file: Path) -> str:
+    """What is wrong with a database, or nothing."""
     try:
         with closing(sqlite3.connect(file)) as database:
             found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -151,14 +175,24 @@ def _check_sqlite(named: Path, file: Path) -> None:
                 found = "a row names another that is missing"
     except sqlite3.Error as error:
         found = str(error)
-    if found != "ok":
-        raise StoryError(f"The database in {named} is damaged ({found}). Choose another backup.")
+    return "" if found == "ok" else found
+
+
+async def _sign_out(url: str) -> None:
+    """Bring a database that nobody uses up to date, and end all that is open in browsers."""
+    database = await Database.open(url)
+    try:
+        async with database.write() as connection:
+            await connection.execute(sign_ins.delete())
+    finally:
+        await database.close()
 
 
 def _replace_sqlite(place: Path, content: Path) -> str:
     """Exchange the file. At every moment the old one or the new one is there."""
     lock = claim_file(place)
     try:
+        sync(content)
         if not place.exists():
             content.replace(place)
             sync(place.parent)
@@ -174,7 +208,6 @@ def _replace_sqlite(place: Path, content: Path) -> str:
                 if log.exists():
                     log.rename(before.with_name(before.name + ending))
         os.link(place, before)
-        sync(content)
         content.replace(place)
         sync(place.parent)
         return str(before)
@@ -201,7 +234,7 @@ async def _replace_postgresql(url: str, content: Path) -> str:
         steps += [f"ALTER TABLE public.{name} SET SCHEMA {before};" for name in quoted]
         move.write_text("\n".join(steps), encoding="utf-8")
         options = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
-        _run("psql", url, *options, f"--file={move}", f"--file={script}")
+        _run("psql", url, *options, f"--file={move}", f"--file={script}", f"--command={SIGN_OUT}")
     finally:
         await session.close()
         await database.close()

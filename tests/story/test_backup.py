@@ -2,16 +2,34 @@
 
 import asyncio
 import json
+import os
+import stat
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from storygen.accounts.sign_ins import SignIns, hash_of
+from storygen.accounts.users import Users
 from storygen.errors import StoryError
 from storygen.story.backup import back_up, restore
 from storygen.story.store import StoryStore
 
 ME = "me"
+ROOT = Path(__file__).parents[2]
+
+# A program that has the stories until it is told that there is nothing more to read.
+RUNS = """
+import asyncio, sys
+from storygen.story.store import StoryStore
+async def main(url):
+    store = await StoryStore.open(url)
+    print("open", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await store.close()
+asyncio.run(main(sys.argv[1]))
+"""
 
 
 async def told(url: str, *texts: str) -> str:
@@ -75,14 +93,44 @@ async def test_what_was_there_is_kept_beside(sqlite_url: str, tmp_path: Path) ->
 
 
 async def test_nothing_is_restored_while_a_program_runs(url: str, tmp_path: Path) -> None:
-    story_id = await told(url, "Rain")
+    await told(url, "Rain")
     await back_up(url, tmp_path / "backup")
-    if url.startswith("postgresql"):
-        store = await StoryStore.open(url)
-        with pytest.raises(StoryError, match="is in use by storygen"):
-            await restore(url, tmp_path / "backup")
-        await store.close()
-    assert await read(url, story_id) == ["Rain"]
+    later = await told(url, "Snow")
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", RUNS, url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert program.stdout is not None
+    assert await program.stdout.readline() == b"open\n"
+    with pytest.raises(StoryError, match=r"(is|are) in use by"):
+        await restore(url, tmp_path / "backup")
+    await program.communicate(b"")
+    assert program.returncode == 0
+    assert await read(url, later) == ["Snow"]
+
+
+async def test_nobody_is_signed_in_by_a_backup(url: str, tmp_path: Path) -> None:
+    store = await StoryStore.open(url)
+    await Users(store.database).add("ann", "a long password")
+    token = await SignIns(store.database).begin("ann", "a long password")
+    await store.close()
+    await back_up(url, tmp_path / "backup")
+    await restore(url, tmp_path / "backup")
+    store = await StoryStore.open(url)
+    assert await SignIns(store.database).user(hash_of(token)) is None
+    assert await SignIns(store.database).begin("ann", "a long password")
+    await store.close()
+
+
+async def test_what_was_restored_is_for_this_user_alone(sqlite_url: str, tmp_path: Path) -> None:
+    await told(sqlite_url, "Rain")
+    await back_up(sqlite_url, tmp_path / "backup")
+    await restore(sqlite_url, tmp_path / "backup")
+    path = Path(sqlite_url.removeprefix("sqlite+aiosqlite:///"))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
 def altered(source: Path, name: str, content: bytes) -> None:
@@ -112,6 +160,9 @@ async def test_foreign_changed_and_newer_files_are_refused_and_change_nothing(
     backup.write_bytes(b"Once upon a time")
     await refused("is no backup of storygen")
     backup.write_bytes(whole[:-200])
+    await refused("is no backup of storygen")
+    middle = len(whole) // 2
+    backup.write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
     await refused("is no backup of storygen")
     backup.write_bytes(whole)
     altered(backup, "database", database[:-1] + b"!")
