@@ -105,8 +105,8 @@ class SharedClaims:
 
     async def take(self, passage_id: str) -> None:
         """Lock it."""
-        self._held.add(passage_id)
         await self._say("pg_try_advisory_lock", passage_id)
+        self._held.add(passage_id)
 
     async def keep(self) -> None:
         """Lock everything anew if the session was lost."""
@@ -148,24 +148,37 @@ class SharedClaims:
     async def _connected(self) -> AsyncConnection:
         """The session, with everything locked in it that this program writes."""
         if self._session is not None:
-            driver = (await self._session.get_raw_connection()).driver_connection
-            if driver is not None and not driver.is_closed():
+            if await _is_open(self._session):
                 return self._session
             await self._session.invalidate()
             await self._session.close()
             self._session = None
         session = await self._database.session()
-        with self._database.errors_as_sentences():
-            share = sa.select(sa.func.pg_try_advisory_lock_shared(RUNNING))
-            if not (await session.execute(share)).scalar_one():
-                await session.close()
-                raise StoryError(
-                    f"{self._database.place} is being restored: start again when that is done."
-                )
-            for passage_id in self._held:
-                await session.execute(sa.select(sa.func.pg_try_advisory_lock(_key(passage_id))))
+        try:
+            with self._database.errors_as_sentences():
+                await self._lock_all(session)
+        except BaseException:
+            await session.close()
+            raise
         self._session = session
         return session
+
+    async def _lock_all(self, session: AsyncConnection) -> None:
+        share = sa.select(sa.func.pg_try_advisory_lock_shared(RUNNING))
+        if not (await session.execute(share)).scalar_one():
+            raise StoryError(
+                f"{self._database.place} is being restored: start again when that is done."
+            )
+        for passage_id in self._held:
+            await session.execute(sa.select(sa.func.pg_try_advisory_lock(_key(passage_id))))
+
+
+async def _is_open(session: AsyncConnection) -> bool:
+    """Whether a session still has its locks; one that a statement has found broken has none."""
+    if session.invalidated or session.closed:
+        return False
+    driver = (await session.get_raw_connection()).driver_connection
+    return driver is not None and not driver.is_closed()
 
 
 def _key(passage_id: str) -> int:
