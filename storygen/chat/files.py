@@ -27,7 +27,8 @@ from storygen.chat.views import story_view
 from storygen.errors import StoryError
 from storygen.story import archive, books, drafts
 from storygen.story.archive import Whole
-from storygen.story.store import MAX_PAGE, StoryStore
+from storygen.story.listing import MAX_PAGE
+from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story, StoryTree, manuscript
 from storygen.text import whole_characters
 

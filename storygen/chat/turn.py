@@ -10,10 +10,10 @@ from storygen.chat.floor import Floor
 from storygen.chat.state import Chat, Studio
 from storygen.errors import PromptError, StoryError
 from storygen.params import RANGES, SamplingParams
+from storygen.story.growing import INTERRUPTED
 from storygen.story.pieces import split
 from storygen.story.statements import HEAD
 from storygen.story.steering import Steering, from_json, steering_of
-from storygen.story.store import INTERRUPTED
 from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import MAX_SOUGHT, Sought
 

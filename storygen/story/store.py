@@ -3,31 +3,28 @@
 Passages are only ever added: an edit adds copies of what follows it. Undo and redo move the head
 along the line of places it has been.
 Every statement carries the owner, so what belongs to another writer is as if it were not there.
-What a program that ended left unfinished is settled by the next one, see claims.py.
+What a program that ended left unfinished is settled by the next one, see growing.py.
 """
 
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storygen.errors import DatabaseError, StoryError
-from storygen.story.claims import Claims, claims_on
+from storygen.errors import StoryError
+from storygen.story.claims import claims_on
 from storygen.story.database import Database
+from storygen.story.growing import Growing, Owed
+from storygen.story.listing import StoryList
 from storygen.story.rows import (
     MAX_NAME,
-    MAX_SEARCH,
     MAX_TEXT,
     MAX_TITLE,
     as_mark,
     as_passage,
-    as_story,
     new_id,
     row_of,
     within,
@@ -41,15 +38,12 @@ from storygen.story.statements import (
     hold,
     insert,
     last_move,
-    mentions,
     parent_of,
     record_move,
     require_passage,
     story_of,
-    story_query,
 )
 from storygen.story.tree import (
-    PICKED,
     UNMARKED,
     Mark,
     Passage,
@@ -60,32 +54,18 @@ from storygen.story.tree import (
     no_passage,
 )
 
-INTERRUPTED: Final = "interrupted"  # finish_reason of a passage that a crash cut off
-MAX_PAGE = 1000
 REMEMBERED = 16  # stories whose complete passages are kept at hand
-MOST_OWED = 100  # passages that are kept while the database cannot be used
 
 
-@dataclass(frozen=True)
-class Owed:
-    """What a growing passage should be, where that could not be stored yet."""
-
-    owner: str
-    text: str
-    state: State
-    finish_reason: str | None
-
-
-class StoryStore:
+class StoryStore(StoryList):
     """All stories of all writers. Every method but open and close acts for one owner.
 
     An id that is unknown, deleted or another owner's raises StoryError, always in the same words;
     so does a database that cannot be used. Methods may be called by any number of tasks at once.
     """
 
-    def __init__(self, database: Database, claims: Claims) -> None:
-        self._database, self._claims = database, claims
-        self._owed: dict[str, Owed] = {}
+    def __init__(self, database: Database, growing: Growing) -> None:
+        super().__init__(database, growing)
         self._read: OrderedDict[tuple[str, str], list[Passage]] = OrderedDict()
 
     @classmethod
@@ -97,12 +77,12 @@ class StoryStore:
         """
         database = await Database.open(url)
         try:
-            store = cls(database, await claims_on(database))
+            store = cls(database, Growing(database, await claims_on(database)))
         except BaseException:
             await database.close()
             raise
         try:
-            await store._settle(passages_table.c.state == "streaming")
+            await store._growing.settle(passages_table.c.state == "streaming")
         except BaseException:
             await store.close()
             raise
@@ -115,151 +95,8 @@ class StoryStore:
 
     async def close(self) -> None:
         """Let go of the database. Safe to call twice."""
-        with contextlib.suppress(DatabaseError):
-            await self._pay()
-        await self._claims.close()
+        await self._growing.close()
         await self._database.close()
-
-    async def _settle(self, which: sa.ColumnElement[bool]) -> None:
-        """Say of abandoned passages that they are complete."""
-        growing = sa.and_(which, passages_table.c.state == "streaming")
-        async with self._database.write() as connection:
-            found = (await connection.execute(sa.select(passages_table).where(growing))).mappings()
-            rows = {row["id"]: row for row in found}
-            for passage_id in await self._claims.abandoned(connection, list(rows)):
-                reason = PICKED if PICKED in (rows[passage_id]["params"] or {}) else INTERRUPTED
-                await connection.execute(
-                    passages_table.update()
-                    .where(growing, passages_table.c.id == passage_id)
-                    .values(state="complete", finish_reason=reason)
-                )
-
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, in which what is owed is stored first."""
-        owed = dict(self._owed)
-        async with self._database.write() as connection:
-            for passage_id, owing in owed.items():
-                await connection.execute(
-                    passages_table.update()
-                    .where(
-                        passages_table.c.id == passage_id,
-                        passages_table.c.owner == owing.owner,
-                        passages_table.c.state == "streaming",
-                    )
-                    .values(text=owing.text, state=owing.state, finish_reason=owing.finish_reason)
-                )
-            yield connection
-        for passage_id, owing in owed.items():
-            if self._owed.get(passage_id) is owing:
-                del self._owed[passage_id]
-            if owing.state == "complete":
-                await self._claims.let_go(passage_id)
-
-    async def _pay(self) -> None:
-        """Store what could not be stored when it came; DatabaseError if it still cannot be."""
-        if self._owed:
-            async with self._change():
-                pass
-
-    async def create_story(
-        self,
-        owner: str,
-        *,
-        story_id: str | None = None,
-        title: str = "",
-        settings: dict[str, Any] | None = None,
-    ) -> Story:
-        """A new story without passages."""
-        now = datetime.now(UTC)
-        row = {
-            "id": new_id(story_id),
-            "owner": owner,
-            "title": within(title, MAX_TITLE, "title"),
-            "settings": settings or {},
-            "passage_count": 0,
-            "head_number": 0,
-            "created_at": now,
-            "updated_at": now,
-        }
-        async with self._change() as connection:
-            added = await insert(connection, stories, row)
-            return await story_of(connection, owner, added["id"])
-
-    async def story(self, owner: str, story_id: str) -> Story:
-        """The story of this id."""
-        async with self._database.read() as connection:
-            return await story_of(connection, owner, story_id)
-
-    async def stories(
-        self,
-        owner: str,
-        *,
-        search: str = "",
-        limit: int = 50,
-        before: tuple[datetime, str] | None = None,
-        archived: bool = False,
-        deleted: bool = False,
-    ) -> list[Story]:
-        """The owner's stories, the last changed first: those at hand, or those that were archived
-        or deleted.
-
-        search keeps those with this text in the title or in any passage, on any branch; case
-        counts only beyond ASCII. before, the (updated_at, id) of the last story already shown,
-        gives the next page.
-        """
-        if not 1 <= limit <= MAX_PAGE:
-            raise StoryError(f"A page of {limit} stories cannot be shown: 1 to {MAX_PAGE} can.")
-        query = story_query(owner, deleted=deleted)
-        query = query.order_by(stories.c.updated_at.desc(), stories.c.id.desc())
-        if not deleted:
-            query = query.where((stories.c.archived_at.is_not(None)) == archived)
-        if needle := within(search, MAX_SEARCH, "search").strip():
-            query = query.where(mentions(owner, needle))
-        if before is not None:
-            query = query.where(sa.tuple_(stories.c.updated_at, stories.c.id) < before)
-        async with self._database.read() as connection:
-            rows = await connection.execute(query.limit(limit))
-            return [as_story(row) for row in rows.mappings()]
-
-    async def rename(self, owner: str, story_id: str, title: str) -> Story:
-        """Give a story another title."""
-        return await self._changed(owner, story_id, title=within(title, MAX_TITLE, "title"))
-
-    async def update_settings(self, owner: str, story_id: str, settings: dict[str, Any]) -> Story:
-        """Change some of a story's settings and leave the others."""
-        async with self._change() as connection:
-            held = await hold(connection, owner, story_id)
-            await hold(connection, owner, story_id, settings=held["settings"] | settings)
-            return await story_of(connection, owner, story_id)
-
-    async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
-        """Put a story away from the list, or back to its place there."""
-        moment = datetime.now(UTC) if archived else None
-        return await self._changed(
-            owner, story_id, archived_at=moment, updated_at=stories.c.updated_at
-        )
-
-    async def delete_story(self, owner: str, story_id: str) -> None:
-        """Hide a story until restore_story brings it back."""
-        async with self._change() as connection:
-            await hold(
-                connection,
-                owner,
-                story_id,
-                deleted_at=datetime.now(UTC),
-                updated_at=stories.c.updated_at,  # so that it comes back to its place
-            )
-
-    async def restore_story(self, owner: str, story_id: str) -> Story:
-        """Show a deleted story again, just as it was."""
-        async with self._change() as connection:
-            await connection.execute(
-                stories.update()
-                .where(stories.c.id == story_id, stories.c.owner == owner)
-                .values(deleted_at=None)
-            )
-            return await story_of(connection, owner, story_id)
 
     async def add_story(
         self,
@@ -311,7 +148,7 @@ class StoryStore:
             "updated_at": now,
         }
         said = {ids[passage_id]: mark for passage_id, mark in (marks or {}).items()}
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             held = await insert(connection, stories, story)
             if rows:
                 await connection.execute(passages_table.insert(), rows)
@@ -326,7 +163,7 @@ class StoryStore:
         Complete passages never change, so of a story that was asked for lately only those since
         are read.
         """
-        await self._pay()
+        await self._growing.pay()
         known = self._read.pop((owner, story_id), [])
         mine = (passages_table.c.story_id == story_id, passages_table.c.owner == owner)
         since = (
@@ -341,10 +178,10 @@ class StoryStore:
             story = await story_of(connection, owner, story_id)
             rows = (await connection.execute(since)).mappings().all()
             marked = (await connection.execute(said)).mappings().all()
-            left = await self._abandoned(connection, rows)
+            left = await self._growing.abandoned(connection, rows)
         if left:
             self._read[owner, story_id] = known
-            await self._settle(passages_table.c.id.in_(left))
+            await self._growing.settle(passages_table.c.id.in_(left))
             return await self.tree(owner, story_id)
         read = list(known)
         by_id = {passage.id: passage for passage in read}
@@ -387,7 +224,7 @@ class StoryStore:
             "params": params,
             "created_at": datetime.now(UTC),
         }
-        async with self._claimed(given, state), self._change() as connection:
+        async with self._growing.claimed(given, state), self._growing.change() as connection:
             held = await hold(
                 connection,
                 owner,
@@ -401,19 +238,6 @@ class StoryStore:
             if move_head:
                 await record_move(connection, held, added["id"])
             return as_passage(added)
-
-    @asynccontextmanager
-    async def _claimed(self, passage_id: str, state: State) -> AsyncIterator[None]:
-        """Around the storing of a passage: it is claimed if it will grow."""
-        if state != "streaming":
-            yield
-            return
-        await self._claims.take(passage_id)
-        try:
-            yield
-        except BaseException:
-            await self._claims.let_go(passage_id)
-            raise
 
     async def rewrite(self, owner: str, story_id: str, texts: Mapping[str, str]) -> Story:
         """Give passages of the active branch other texts, by their ids.
@@ -445,7 +269,7 @@ class StoryStore:
             for copy in copies
             if (mark := replace(tree.mark(copy.source_id or ""), deleted=False)) != UNMARKED
         }
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             held = await hold(
                 connection,
                 owner,
@@ -465,7 +289,7 @@ class StoryStore:
 
     async def mark(self, owner: str, story_id: str, passage_id: str, **changes: Any) -> Mark:
         """Say something of a passage: any field of Mark."""
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             await hold(connection, owner, story_id, updated_at=stories.c.updated_at)
             await require_passage(connection, owner, story_id, passage_id)
             key = {"story_id": story_id, "owner": owner, "passage_id": passage_id}
@@ -494,40 +318,11 @@ class StoryStore:
         anything else is once it can be.
         """
         owing = Owed(owner, within(text, MAX_TEXT, "passage"), state, finish_reason)
-        try:
-            passage = await self._grown(passage_id, owing)
-        except DatabaseError:
-            if passage_id in self._owed or len(self._owed) < MOST_OWED:
-                self._owed[passage_id] = owing
-            raise
-        if state == "complete":
-            await self._claims.let_go(passage_id)
-        return passage
-
-    async def _grown(self, passage_id: str, owing: Owed) -> Passage:
-        mine = (passages_table.c.id == passage_id, passages_table.c.owner == owing.owner)
-        values = {"text": owing.text, "state": owing.state, "finish_reason": owing.finish_reason}
-        await self._claims.keep()
-        async with self._change() as connection:
-            grown = await connection.execute(
-                passages_table.update()
-                .where(*mine, passages_table.c.state == "streaming")
-                .values(values)
-                .returning(passages_table)
-            )
-            if row := grown.mappings().one_or_none():
-                return as_passage(row)
-            if (
-                await connection.execute(sa.select(passages_table.c.id).where(*mine))
-            ).first() is None:
-                raise no_passage(passage_id)
-            raise StoryError(
-                f"Passage {passage_id} is complete and stays as it is. Add another version instead."
-            )
+        return await self._growing.grow(passage_id, owing)
 
     async def move_head(self, owner: str, story_id: str, passage_id: str | None) -> Story:
         """Stand at another passage, or before the first one. Where the head is already, no move."""
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             await hold(connection, owner, story_id, updated_at=stories.c.updated_at)
             if passage_id is not None:
                 await require_passage(connection, owner, story_id, passage_id)
@@ -540,7 +335,7 @@ class StoryStore:
 
     async def undo(self, owner: str, story_id: str) -> Story:
         """Put the head back to where it was before its last move."""
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             back = stories.c.head_number - 1
             held = await hold(connection, owner, story_id, head_number=back)
             if held["head_number"] < 0:
@@ -549,7 +344,7 @@ class StoryStore:
 
     async def redo(self, owner: str, story_id: str) -> Story:
         """Make the last undone move of the head again."""
-        async with self._change() as connection:
+        async with self._growing.change() as connection:
             forth = stories.c.head_number + 1
             held = await hold(connection, owner, story_id, head_number=forth)
             if held["head_number"] > await last_move(connection, owner, story_id):
@@ -566,17 +361,3 @@ class StoryStore:
             query = sa.select(stories.c.head_number).where(*mine)
             here = (await connection.execute(query)).scalar_one()
             return here < await last_move(connection, owner, story_id)
-
-    async def _abandoned(
-        self, connection: AsyncConnection, rows: Sequence[Mapping[Any, Any]]
-    ) -> list[str]:
-        """Passages that a program sharing the database was writing when it ended."""
-        growing = [row["id"] for row in rows if row["state"] == "streaming"]
-        if not self._database.is_shared:
-            return []
-        return await self._claims.abandoned(connection, growing)
-
-    async def _changed(self, owner: str, story_id: str, **values: object) -> Story:
-        async with self._change() as connection:
-            await hold(connection, owner, story_id, **values)
-            return await story_of(connection, owner, story_id)

@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from storygen.errors import DatabaseError, StoryError
-from storygen.story.store import INTERRUPTED, StoryStore
+from storygen.story.claims import SharedClaims
+from storygen.story.growing import INTERRUPTED
+from storygen.story.store import StoryStore
 from tests.story import postgres
 
 ME = "me"
 ROOT = Path(__file__).parents[2]
+END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 
 # A program that begins a passage, says so, and then does nothing until it is killed.
 BEGINS = """
@@ -71,6 +75,26 @@ async def test_a_restarted_server_is_found_again_without_a_restart_here() -> Non
         await store.add_passage(ME, story.id, "writer", "On.")
         assert len((await store.tree(ME, story.id)).branch()) == 2
         await store.close()
+
+
+async def test_a_lost_session_of_claims_is_replaced(
+    postgresql: postgres.Server, postgresql_url: str
+) -> None:
+    """Also one that ends while it is asked something: the driver says so only then."""
+    store = await StoryStore.open(postgresql_url)
+    story = await store.create_story(ME)
+    for asked in (None, "SELECT pg_terminate_backend(pg_backend_pid())"):
+        half = await store.add_passage(ME, story.id, "model", " Half", state="streaming")
+        claims = store._growing._claims
+        assert isinstance(claims, SharedClaims)
+        assert claims._session is not None
+        if asked is None:
+            postgresql.run(END_OTHERS)
+        else:
+            with pytest.raises(DBAPIError):
+                await claims._session.exec_driver_sql(asked)
+        await store.grow_passage(ME, half.id, " Half a word", state="complete")
+    await store.close()
 
 
 async def test_only_what_a_dead_program_left_is_settled(postgresql_url: str) -> None:

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from storygen.errors import StoryError
 from storygen.story import store as store_module
 from storygen.story.database import Database
+from storygen.story.growing import INTERRUPTED
 from storygen.story.statements import HEAD
-from storygen.story.store import INTERRUPTED, StoryStore
+from storygen.story.store import StoryStore
 from storygen.story.tree import Mark, Passage, Story, StoryTree, manuscript
 
 ME, YOU = "me@example.org", "you@example.org"

@@ -1,0 +1,127 @@
+"""Stories as a list shows them: made, named, found, put away, deleted and restored."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from storygen.errors import StoryError
+from storygen.story.database import Database
+from storygen.story.growing import Growing
+from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, within
+from storygen.story.schema import stories
+from storygen.story.statements import hold, insert, mentions, story_of, story_query
+from storygen.story.tree import Story
+
+MAX_PAGE = 1000
+
+
+class StoryList:
+    """The part of StoryStore that knows nothing of passages."""
+
+    def __init__(self, database: Database, growing: Growing) -> None:
+        self._database, self._growing = database, growing
+
+    async def create_story(
+        self,
+        owner: str,
+        *,
+        story_id: str | None = None,
+        title: str = "",
+        settings: dict[str, Any] | None = None,
+    ) -> Story:
+        """A new story without passages."""
+        now = datetime.now(UTC)
+        row = {
+            "id": new_id(story_id),
+            "owner": owner,
+            "title": within(title, MAX_TITLE, "title"),
+            "settings": settings or {},
+            "passage_count": 0,
+            "head_number": 0,
+            "created_at": now,
+            "updated_at": now,
+        }
+        async with self._growing.change() as connection:
+            added = await insert(connection, stories, row)
+            return await story_of(connection, owner, added["id"])
+
+    async def story(self, owner: str, story_id: str) -> Story:
+        """The story of this id."""
+        async with self._database.read() as connection:
+            return await story_of(connection, owner, story_id)
+
+    async def stories(
+        self,
+        owner: str,
+        *,
+        search: str = "",
+        limit: int = 50,
+        before: tuple[datetime, str] | None = None,
+        archived: bool = False,
+        deleted: bool = False,
+    ) -> list[Story]:
+        """The owner's stories, the last changed first: those at hand, or those that were archived
+        or deleted.
+
+        search keeps those with this text in the title or in any passage, on any branch; case
+        counts only beyond ASCII. before, the (updated_at, id) of the last story already shown,
+        gives the next page.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise StoryError(f"A page of {limit} stories cannot be shown: 1 to {MAX_PAGE} can.")
+        query = story_query(owner, deleted=deleted)
+        query = query.order_by(stories.c.updated_at.desc(), stories.c.id.desc())
+        if not deleted:
+            query = query.where((stories.c.archived_at.is_not(None)) == archived)
+        if needle := within(search, MAX_SEARCH, "search").strip():
+            query = query.where(mentions(owner, needle))
+        if before is not None:
+            query = query.where(sa.tuple_(stories.c.updated_at, stories.c.id) < before)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.limit(limit))
+            return [as_story(row) for row in rows.mappings()]
+
+    async def rename(self, owner: str, story_id: str, title: str) -> Story:
+        """Give a story another title."""
+        return await self._changed(owner, story_id, title=within(title, MAX_TITLE, "title"))
+
+    async def update_settings(self, owner: str, story_id: str, settings: dict[str, Any]) -> Story:
+        """Change some of a story's settings and leave the others."""
+        async with self._growing.change() as connection:
+            held = await hold(connection, owner, story_id)
+            await hold(connection, owner, story_id, settings=held["settings"] | settings)
+            return await story_of(connection, owner, story_id)
+
+    async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
+        """Put a story away from the list, or back to its place there."""
+        moment = datetime.now(UTC) if archived else None
+        return await self._changed(
+            owner, story_id, archived_at=moment, updated_at=stories.c.updated_at
+        )
+
+    async def delete_story(self, owner: str, story_id: str) -> None:
+        """Hide a story until restore_story brings it back."""
+        async with self._growing.change() as connection:
+            await hold(
+                connection,
+                owner,
+                story_id,
+                deleted_at=datetime.now(UTC),
+                updated_at=stories.c.updated_at,  # so that it comes back to its place
+            )
+
+    async def restore_story(self, owner: str, story_id: str) -> Story:
+        """Show a deleted story again, just as it was."""
+        async with self._growing.change() as connection:
+            await connection.execute(
+                stories.update()
+                .where(stories.c.id == story_id, stories.c.owner == owner)
+                .values(deleted_at=None)
+            )
+            return await story_of(connection, owner, story_id)
+
+    async def _changed(self, owner: str, story_id: str, **values: object) -> Story:
+        async with self._growing.change() as connection:
+            await hold(connection, owner, story_id, **values)
+            return await story_of(connection, owner, story_id)
