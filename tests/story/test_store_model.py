@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 )
 
 from storygen.errors import StoryError
+from storygen.story.growing import INTERRUPTED
 from storygen.story.statements import HEAD
-from storygen.story.store import INTERRUPTED, StoryStore
+from storygen.story.store import StoryStore
 
 TEXT = st.text(st.characters(exclude_characters="\0"), max_size=8)  # PostgreSQL holds no NUL
 OWNERS = st.sampled_from(["ann", "ben"])
@@ -283,8 +284,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.compare(story_id)
 
 
-def test_the_store_does_what_its_model_does(url: str) -> None:
+@pytest.mark.parametrize(("url", "share"), [("sqlite", 4), ("postgresql", 10)], indirect=["url"])
+def test_the_store_does_what_its_model_does(url: str, share: int) -> None:
+    """An example opens the store and takes half a second: a share of the usual number of them."""
     StoreMachine.url = url
+    examples = max(1, settings.default.max_examples // share)
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=60, stateful_step_count=12, deadline=None)
+        StoreMachine, settings=settings(max_examples=examples, stateful_step_count=12)
     )
