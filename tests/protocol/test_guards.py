@@ -26,6 +26,8 @@ from tests.protocol.conftest import (
 
 CHAINLIT = [sys.executable, "-m", "chainlit", "run"]
 
+ID = "6fd6ba3c-5bb5-4cbf-9d1b-6fd8bb6b22f5"
+
 
 def auth(**values: Any) -> dict[str, Any]:
     """What a browser says of itself, with other values."""
@@ -112,10 +114,10 @@ def test_what_the_page_does_not_use_is_closed(
         "/docs",
         "/redoc",
         "/openapi.json",
-        "/project/share/" + str(uuid4()),
+        f"/project/share/{ID}",
         "/copilot/index.js",
         "/auth/oauth/github",
-        f"/project/thread/{uuid4()}/element/{uuid4()}",
+        f"/project/thread/{ID}/element/{ID}",
         "/project/file/x",
     ],
 )
