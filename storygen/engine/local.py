@@ -26,7 +26,7 @@ from storygen.engine.limits import Limits, Quotas, when
 from storygen.engine.memory import model_bytes
 from storygen.engine.opening import Loader, open_model
 from storygen.engine.place import News, Place, Work
-from storygen.engine.runner import Runner
+from storygen.engine.runner import Runner, as_storygen_error
 from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import Sequence, check_prompt
 from storygen.engine.shelf import Shelf
@@ -77,6 +77,7 @@ class LocalEngine:
         self._bytes: dict[str, int] = {}  # of models that were asked for
         self._pace: dict[str, float] = {}  # seconds of a passage lately, by model
         self._restarts: list[float] = []  # when
+        self._someone_waits = False  # when it was last looked
         self._worker: Worker | None = None
         self._watch: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop  # of start(), which all calls share
@@ -230,6 +231,10 @@ class LocalEngine:
             self._alive().wake()
         except Exception as error:
             place.inbox.put_nowait(News(error, True))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic in Rust code, for one, is no Exception
+            place.inbox.put_nowait(News(as_storygen_error(error, place.model), True))
 
     async def _next(self, place: Place, patience: float) -> News:
         """The next news at a place; raises BusyError when the first step does not come."""
@@ -259,8 +264,12 @@ class LocalEngine:
         return when(self._pace.get(model, 0.0) * (1 + waiting) / self._slots)
 
     def _tell_places(self) -> None:
-        """Tell those whose place in line has changed."""
-        for place, n in self._worker.line() if self._worker is not None else ():
+        """Tell those whose place in line has changed. After most steps nobody waits."""
+        if self._worker is None or not (self._someone_waits or self._worker.has_line):
+            return
+        line = self._worker.line()
+        self._someone_waits = any(n for _, n in line)  # whoever comes to the front is told, too
+        for place, n in line:
             if place.told != n:
                 place.told = n
                 place.inbox.put_nowait(News(Segment("", 0, place=n), False))

@@ -93,6 +93,11 @@ class Worker:
             ]
         return [*waiting, *running]
 
+    @property
+    def has_line(self) -> bool:
+        """Whether anybody waits, for a place or for a model; without the lock."""
+        return bool(self._scheduler.waiting or self._unopened)
+
     def counts(self) -> tuple[int, int]:
         """How many are at work, and how many wait."""
         with self._changed:

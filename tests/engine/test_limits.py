@@ -11,6 +11,7 @@ from storygen.catalogue import Catalogue
 from storygen.engine.limits import DAY, HOUR, MINUTE, Limits, Quotas, when
 from storygen.engine.memory import model_bytes, reserved_bytes
 from storygen.engine.runner import Runner
+from storygen.engine.worker import Worker
 from storygen.errors import BusyError, EngineError, QuotaError
 from storygen.params import SamplingParams
 from tests.engine.conftest import token, write
@@ -94,7 +95,7 @@ def slow(monkeypatch):
 
 @pytest.mark.usefixtures("slow")
 async def test_a_passage_that_takes_too_long_is_ended_and_kept(make_engine):
-    engine = await make_engine(limits=Limits(longest_passage=0.5))
+    engine = await make_engine(limits=Limits(longest_passage=0.05))
     segments = [s async for s in engine.stream("tiny", "a", LONG) if s.place is None]
     assert segments[-1].finish_reason == "time"
     assert sum(segment.token_count for segment in segments) > 0
@@ -102,10 +103,11 @@ async def test_a_passage_that_takes_too_long_is_ended_and_kept(make_engine):
 
 
 @pytest.mark.usefixtures("slow")
-async def test_one_who_waits_too_long_is_told(make_engine):
-    engine = await make_engine(slots=1, limits=Limits(longest_wait=0.2))
+async def test_one_who_waits_too_long_is_told(make_engine, monkeypatch):
+    engine = await make_engine(slots=1)
     async with aclosing(engine.stream("tiny", "a", LONG)) as writing:
-        await token(writing)
+        await token(writing)  # opening the model may take longer than the other waits
+        monkeypatch.setattr(engine, "_limits", Limits(longest_wait=0.01))
         with pytest.raises(BusyError, match=r"busy for 0 seconds.*Try again"):
             await write(engine)
         assert engine.health().waiting == 0
@@ -146,7 +148,8 @@ async def test_a_passage_that_pauses_for_another_user_is_the_same_to_the_byte(ma
         return segments
 
     writing = [asyncio.create_task(greedy(seed)) for seed in (1, 2)]
-    while engine.health().running < 2:  # noqa: ASYNC110 - it tells nobody
+    while engine.health().running < 2:
+        assert not any(task.done() for task in writing)
         await asyncio.sleep(0)
     for _ in range(5):
         params = SamplingParams(seed=3, max_new_tokens=5, top_k=0)
@@ -183,6 +186,36 @@ async def test_a_prompt_that_cannot_be_made_gives_its_place_back(make_engine):
         with pytest.raises(BusyError, match="by hand"):
             await token(engine.stream("tiny", prompt, LONG))
     assert await write(engine)
+
+
+class Panic(BaseException):
+    """What a panic in Rust code is to Python."""
+
+
+async def test_a_panic_while_a_prompt_is_made_is_told(make_engine):
+    engine = await make_engine(slots=1, queue_size=0)
+
+    async def prompt():
+        raise Panic
+
+    with pytest.raises(EngineError, match="tiny failed"):
+        await token(engine.stream("tiny", prompt, LONG))
+    assert await write(engine)
+
+
+async def test_nobody_is_looked_for_where_nobody_waits(make_engine, monkeypatch):
+    engine = await make_engine(slots=2)
+    await write(engine)
+    looked, line = 0, Worker.line
+
+    def counted(worker):
+        nonlocal looked
+        looked += 1
+        return line(worker)
+
+    monkeypatch.setattr(Worker, "line", counted)
+    await asyncio.gather(write(engine), write(engine))
+    assert not looked
 
 
 async def test_models_share_the_memory_there_is(make_engine, tiny_weights):
