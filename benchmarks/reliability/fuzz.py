@@ -3,9 +3,10 @@
     python -m benchmarks.reliability.fuzz                      list the targets
     python -m benchmarks.reliability.fuzz TARGET... --cases N [--seconds S]
 
-Properties are those of the tests, with N examples each. Two readers are fed bytes by atheris, which
-sees what they lead to (pip install atheris==3.0.0; where it is not there they are left out); it
-stops after N inputs or S seconds. Prints a line a target; the exit code is 1 if anything was found.
+Properties are those of the tests, with N examples each (the store a share of them). Three readers
+are fed bytes by atheris, which sees what they lead to (pip install atheris==3.0.0; where it is not
+there they are left out); it stops after N inputs or S seconds. Prints a line a target; the exit
+code is 1 if anything was found.
 """
 
 import argparse
