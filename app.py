@@ -159,6 +159,9 @@ async def start() -> None:
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(1)  # Chainlit would log the error and serve a page that cannot work
+    except Exception:
+        logger.exception("The server could not be started.")
+        os._exit(1)  # as above
 
 
 @cl.on_app_shutdown
