@@ -21,7 +21,7 @@ from torch import Tensor
 from storygen.checkpoints import adapter, hf
 from storygen.checkpoints.tensors import is_finite, read_metadata, read_places
 from storygen.errors import CheckpointError
-from storygen.files import sha256, sync
+from storygen.files import atomic_file, sha256
 from storygen.model import GPTConfig
 from storygen.tokenizers import Tokenizer
 
@@ -39,25 +39,31 @@ def describe(directory: Path) -> tuple[GPTConfig, Tokenizer]:
     return hf.describe(whole, unread=[path.name for path in hf.weight_files(whole)])
 
 
-def save_packed(directory: Path, form: str, tensors: Mapping[str, Tensor]) -> Path:
-    """Keep tensors, made of the weights that are in directory now; the file's path."""
+def sources_now(directory: Path) -> dict[str, list[Any]]:
+    """The files that a model is made of, as they are: ask before it is loaded, for they may change
+    while it is."""
+    try:
+        return {
+            os.path.relpath(source, directory): [*_looks(source), sha256(source)]
+            for source in _sources(directory)
+        }
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be read: {error}.") from None
+
+
+def save_packed(
+    directory: Path, form: str, tensors: Mapping[str, Tensor], made_of: Mapping[str, list[Any]]
+) -> Path:
+    """Keep tensors that were made of such sources; the file's path."""
     path = packed_file(directory, form)
-    new = path.with_name(f"{path.name}.new-{os.getpid()}")
-    made_of = {
-        os.path.relpath(source, directory): [*_looks(source), sha256(source)]
-        for source in _sources(directory)
-    }
     metadata = {"made_of": json.dumps(made_of), "sha256": _hash(tensors)}
     try:
         path.parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), new, metadata=metadata)
-        new.chmod(0o644)  # safetensors makes its files the owner's alone
-        sync(new)
-        new.rename(path)
+        with atomic_file(path) as new:
+            save_file(dict(tensors), new, metadata=metadata)
+            new.chmod(0o644)  # safetensors makes its files the owner's alone
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} could not be written: {error}.") from None
-    finally:
-        new.unlink(missing_ok=True)
     return path
 
 

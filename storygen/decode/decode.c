@@ -485,7 +485,7 @@ struct layer {
     struct matrix c_attn, attn_proj, c_fc, mlp_proj;
 };
 
-struct model { /* as native/model.py fills it in; layer norms and positions are floats */
+struct model { /* as native.py fills it in; layer norms and positions are floats */
     int32_t n_layer, n_head, n_embd, n_inner, vocab_size, block_size, activation;
     int32_t cache_bf16; /* else floats */
     float layer_norm_epsilon;

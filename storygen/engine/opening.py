@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 
 from storygen import checkpoints
-from storygen.checkpoints.packed import describe, packed_file, read_packed, save_packed
+from storygen.checkpoints.packed import (
+    describe,
+    packed_file,
+    read_packed,
+    save_packed,
+    sources_now,
+)
 from storygen.decode.choose import Arithmetic, native_decoder, open_decoder
 from storygen.decode.interface import Decoder
 from storygen.decode.weights import packed, unfilled, vector_shapes
@@ -46,8 +52,9 @@ def open_packed(
 
 def quantize(directory: Path, form: str) -> Path:
     """Keep a model's weights in a form beside it; the file's path."""
+    made_of = sources_now(directory)
     network, _ = checkpoints.load(directory, dtype=None)
     weights, config = network.state_dict(), network.config
     vectors = {name: weights[name].float() for name in vector_shapes(config)}
     matrices = {name: m.data for name, m in packed(config, weights, form).items()}
-    return save_packed(directory, form, vectors | matrices)
+    return save_packed(directory, form, vectors | matrices, made_of)

@@ -105,6 +105,23 @@ def test_weights_that_were_made_of_others_are_left_alone(library, directory, cap
     assert torch.equal(found, logits(by, directory))
 
 
+def test_weights_that_change_while_they_are_rounded_are_no_longer_those(
+    library, directory, caplog, monkeypatch
+):
+    load = checkpoints.load
+
+    def load_and_change(*args, **options):
+        network, tokenizer = load(*args, **options)
+        checkpoints.save(directory, random_model(264, seed=7), tokenizer)
+        return network, tokenizer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "load", load_and_change)
+        quantize(directory, "int8")
+    logits(Arithmetic(CPU, "int8", library), directory)
+    assert "made of other weights" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
