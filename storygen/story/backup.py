@@ -253,9 +253,10 @@ def _run(name: str, url: str | None, *arguments: str) -> None:
     environment = dict(os.environ)
     if url is not None:
         parsed = sa.make_url(url)
-        host = parsed.query.get("host")
+        query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}
         said = {
-            "PGHOST": parsed.host or (host if isinstance(host, str) else None),
+            "PGHOST": parsed.host or query.get("host"),
+            "PGSSLMODE": query.get("ssl"),
             "PGPORT": parsed.port,
             "PGUSER": parsed.username,
             "PGPASSWORD": parsed.password,
@@ -288,7 +289,10 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 def _place(database: str) -> Path:
     """Where an SQLite file is, or will be."""
     path = Path(database).expanduser().absolute()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoryError(f"{path.parent} cannot be made: {error.strerror}.") from error
     return path
 
 
