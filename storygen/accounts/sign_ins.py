@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from storygen.accounts import passwords
 from storygen.accounts.users import User, as_user, known_as
+from storygen.errors import StorygenError
 from storygen.story.database import Database
 from storygen.story.schema import sign_ins, users
 
@@ -79,10 +80,14 @@ class SignIns:
         seen, self._seen = self._seen, {}
         if not seen:
             return
-        async with self._database.write() as connection:
-            for token_hash, moment in seen.items():
-                of_it = sign_ins.c.token_hash == token_hash
-                await connection.execute(sign_ins.update().where(of_it).values(seen_at=moment))
+        try:
+            async with self._database.write() as connection:
+                for token_hash, moment in seen.items():
+                    of_it = sign_ins.c.token_hash == token_hash
+                    await connection.execute(sign_ins.update().where(of_it).values(seen_at=moment))
+        except StorygenError:  # the database is away: the next time, then
+            self._seen = seen | self._seen
+            raise
 
 
 def hash_of(token: str) -> str:

@@ -7,6 +7,7 @@ from storygen.accounts import passwords
 from storygen.accounts import sign_ins as module
 from storygen.accounts.sign_ins import LONGEST, UNUSED, SignIns, hash_of
 from storygen.accounts.users import Users
+from storygen.errors import DatabaseError
 from storygen.story.database import Database
 from storygen.story.schema import sign_ins as table
 
@@ -108,6 +109,27 @@ async def test_it_ends_when_unused_for_long_and_after_a_week_in_any_case(
     assert await sign_ins.user(last) is None
     new = await begun(sign_ins)  # and whoever signs in sweeps what has ended
     assert await sign_ins.living([last, new]) == {new}
+
+
+async def test_who_was_here_is_not_forgotten_while_the_database_is_away(
+    sign_ins: SignIns, database: Database, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, long_ago = await begun(sign_ins), datetime.now(UTC) - UNUSED / 2
+    async with database.write() as connection:
+        await connection.execute(table.update().values(seen_at=long_ago))
+    assert await sign_ins.user(last) is not None
+
+    def away() -> None:
+        raise DatabaseError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "write", away)
+        with pytest.raises(DatabaseError):
+            await sign_ins.note_seen()
+    await sign_ins.note_seen()
+    async with database.read() as connection:
+        seen = (await connection.execute(sa.select(table.c.seen_at))).scalar_one()
+    assert seen > long_ago
 
 
 async def test_a_password_changed_while_the_old_one_is_tried_lets_nobody_in(
