@@ -210,7 +210,7 @@ def page(settings: Settings) -> Iterator[Finding]:
     name = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     where = f"http://{f'[{name}]' if ':' in name else name}:{settings.port}"
     try:
-        health = _asked(f"{where}/health")
+        health, ready = _asked(f"{where}/health"), _asked(f"{where}/ready")
     except OSError:
         require_free_port(settings.host, settings.port)
         yield Finding("ok", f"Port {settings.port} is free; no page is running there")
@@ -218,7 +218,6 @@ def page(settings: Settings) -> Iterator[Finding]:
     if health.get("status") != "ok":
         yield Finding("bad", f"The page at {where} does not say that it is well", "See its log.")
         return
-    ready = _asked(f"{where}/ready")
     if ready.get("status") == "ready":
         yield Finding("ok", f"The page at {where} is ready")
     else:
