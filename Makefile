@@ -19,7 +19,7 @@ run: $(VENV)/installed
 	@$(PY) -m storygen.launch
 
 test: $(VENV)/installed-dev
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev
 	@$(PY) -m ruff check .
