@@ -101,6 +101,13 @@ class Page:
             names = dict(database.execute("SELECT id, name FROM users"))
         return [told | {"user": names.get(told["user"], told["user"])} for told in found]
 
+    def written(self) -> dict[str, int]:
+        """Characters that models wrote, by the name of the user."""
+        query = """SELECT name, sum(length(text)) FROM passages JOIN users ON users.id = owner
+                   WHERE role = 'model' GROUP BY name"""
+        with sqlite3.connect(self.server.data / "stories.db") as database:
+            return dict(database.execute(query))
+
     @property
     def rss(self) -> float:
         """Megabytes of the server."""
@@ -244,7 +251,7 @@ async def fairness(page: Page, rows: Rows, seconds: float) -> None:
     tabs = [await page.window("greedy") for _ in range(10)]
     tabs += [await page.window(f"modest-{n}") for n in range(7)]
     users = ["greedy"] * 10 + [f"modest-{n}" for n in range(7)]
-    words, wrong, waits = Counter[str](), 0, list[float]()
+    wrong, waits = 0, list[float]()
     until = time.monotonic() + seconds
 
     async def write_on(client: Client, user: str) -> None:
@@ -258,7 +265,6 @@ async def fairness(page: Page, rows: Rows, seconds: float) -> None:
             await client.finished()
             if user != "greedy":
                 waits.append(time.monotonic() - asked)
-            words[user] += 60 if "is busy" not in " ".join(client.outputs[-1:]) else 0
             wrong += crossed(client, own)
             if kind == "busy":
                 await asyncio.sleep(0.2)
@@ -267,8 +273,9 @@ async def fairness(page: Page, rows: Rows, seconds: float) -> None:
         await asyncio.gather(*map(write_on, tabs, users))
 
     times = await health(page.server, everybody)
-    shares = [words[user] for user in sorted(set(users))]
-    index, ratio = jain(shares), words["greedy"] / statistics.median(shares)
+    written = page.written()
+    shares = [written[user] for user in set(users)]
+    index, ratio = jain(shares), written["greedy"] / statistics.median(shares)
     rows.add(
         "L2", "Jain index of tokens of 8 users, one in 10 tabs", index, ">= 0.95", index >= 0.95
     )
