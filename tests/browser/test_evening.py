@@ -60,10 +60,12 @@ class Evening:
         self.page.get_by_role("tab", name=name).click()
         return self.page.get_by_role("tabpanel", name=name)
 
-    def manuscript(self) -> str:
-        """The text of the manuscript as the browser has it."""
+    def manuscript(self, wanted: str) -> str:
+        """The text of the manuscript as the browser has it, once this is in it."""
         self.tab("Manuscript")
-        return self.page.locator("#ws-manuscript .ws-prose").inner_text()
+        prose = self.page.locator("#ws-manuscript .ws-prose")
+        expect(prose).to_contain_text(wanted, use_inner_text=True)
+        return prose.inner_text()
 
     def stored(self) -> str:
         """The manuscript as it is stored."""
@@ -96,7 +98,7 @@ def test_a_whole_evening(evening: Evening) -> None:
     page.wait_for_url("**/thread/*")
     desk.wait()
     expect(page.locator("#workspace")).to_be_visible()
-    assert evening.manuscript().strip() == DRAFT
+    assert evening.manuscript(DRAFT).strip() == DRAFT
     evening.picture("imported")
 
     # The model goes on; then in three ways, of which the second is taken.
@@ -123,7 +125,7 @@ def test_a_whole_evening(evening: Evening) -> None:
     evening.picture("editing")
     page.keyboard.press("Control+Enter")
     desk.wait()
-    assert "named Marrow" in evening.manuscript()
+    evening.manuscript("named Marrow")
     assert evening.stored().count("Marrow") == 1
     page.get_by_role("button", name="Find and replace").click()
     page.get_by_label("Find", exact=True).fill("Marrow")
@@ -226,7 +228,7 @@ def test_a_whole_evening(evening: Evening) -> None:
     desk.wait_for_story()
     page.click("#workspace-button")  # another port is another page to the browser
     assert evening.stored() == last
-    assert evening.manuscript().strip() == last.strip()
+    assert evening.manuscript(last).strip() == last.strip()
     assert (
         evening.tab("Steer").get_by_label("Author’s note").input_value().startswith("[The weather")
     )
