@@ -46,7 +46,7 @@ def sole_use(directory: Path) -> FileLock:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "in-use"
-        lock = FileLock(path, blocking=False, is_singleton=True, fallback_to_soft=False)
+        lock = FileLock(path, mode=0o600, blocking=False, is_singleton=True, fallback_to_soft=False)
         lock.acquire()
     except Timeout as error:
         raise SettingsError(

@@ -102,6 +102,7 @@ def test_a_data_directory_has_one_program_until_that_ends_however(tmp_path: Path
 def test_a_data_directory_is_held_once_more_by_the_process_that_has_it(tmp_path: Path) -> None:
     lock = sole_use(tmp_path)  # as when Chainlit loads the app anew
     assert sole_use(tmp_path) is lock
+    assert (tmp_path / "in-use").stat().st_mode & 0o777 == 0o600
     lock.release(force=True)
 
 
