@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from benchmarks.watch import watched
 from storygen.catalogue import Catalogue
 from storygen.settings import load_settings
 from tests.protocol.conftest import (
@@ -37,16 +38,6 @@ WATCHED = 6  # seconds
 TOKENS = 1000  # of a passage whose speed is taken
 STREAMED = "stream_token"
 
-# In a process of its own: the eight clients keep this one busy.
-WATCH = """
-import sys, time, urllib.request
-while True:
-    began = time.perf_counter()
-    urllib.request.urlopen(sys.argv[1]).read()
-    print(time.perf_counter() - began, flush=True)
-    time.sleep(0.02)
-"""
-
 
 async def health(connect: Connect, server: Server) -> list[float]:
     """Seconds for each answer of /health while eight windows are written in."""
@@ -55,16 +46,12 @@ async def health(connect: Connect, server: Server) -> list[float]:
         await client.set(max_new_tokens=1000)  # ten seconds at the least
         await client.send(OPENING)
     await asyncio.gather(*(_streaming(client) for client in clients))
-    watching = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WATCH, f"{server.url}/health", stdout=asyncio.subprocess.PIPE
-    )
-    await asyncio.sleep(WATCHED)
-    watching.terminate()
-    said, _ = await watching.communicate()
+    async with watched(server.url) as answers:
+        await asyncio.sleep(WATCHED)
     for client in clients:
         await client.socket.emit("stop")
         await client.finished()
-    return [float(line) for line in said.split()]
+    return answers
 
 
 async def stops(connect: Connect, rounds: int) -> tuple[list[float], list[float]]:

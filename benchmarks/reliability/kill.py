@@ -73,7 +73,7 @@ def fork_pages() -> None:
     os.dup2(2, 1)  # what a page prints goes to its log
     import chainlit.cli  # noqa: F401 - so that each child has it
 
-    from storygen.chat import api, events, files, history, page  # noqa: F401
+    from storygen.chat import api, events, files, history, page  # noqa: F401 - as above
     from tests.protocol import serve
 
     for line in sys.stdin:
@@ -94,7 +94,7 @@ async def started(parent: subprocess.Popen[str], data: Path) -> tuple[Server, in
     port = free_port()
     print(port, file=parent.stdin, flush=True)
     pid = int(await asyncio.to_thread(parent.stdout.readline))
-    server = Server(parent, port, data / "server.log", data)  # type: ignore[arg-type]
+    server = Server(parent, port, data / "server.log", data)  # type: ignore[arg-type]  # a process all the same
     for _ in range(3000):
         try:
             await asyncio.to_thread(get, f"{server.url}/health")

@@ -22,11 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.watch import watched
 from tests.protocol.conftest import Client, Server, serve
 from tests.protocol.scripted import LOG, NONCE, make_weights
 
@@ -44,15 +45,6 @@ ENVIRONMENT = {
 }
 LONG = 4000  # tokens: forty seconds and more
 
-# In a process of its own: the clients keep this one busy.
-WATCH = """
-import sys, time, urllib.request
-while True:
-    began = time.perf_counter()
-    urllib.request.urlopen(sys.argv[1]).read()
-    print(time.perf_counter() - began, flush=True)
-    time.sleep(0.05)
-"""
 # One window that streams until it is stopped from outside.
 STREAM = """
 import asyncio, sys
@@ -78,7 +70,7 @@ class Page:
     @classmethod
     def at(cls, port: int) -> "Page":
         """A page that somebody else has started."""
-        return cls(Server(None, port, Path(), Path()))  # type: ignore[arg-type]
+        return cls(Server(None, port, Path(), Path()))  # type: ignore[arg-type]  # never served
 
     async def window(self, user: str) -> Client:
         """A window of a user."""
@@ -184,19 +176,6 @@ async def first_answer(client: Client, since: float) -> tuple[float, str]:
     return time.monotonic() - since, kind()
 
 
-async def health(server: Server, during: Callable[[], Any]) -> list[float]:
-    """Seconds for each answer of /health while something goes on."""
-    watching = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WATCH, f"{server.url}/health", stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        await during()
-    finally:
-        watching.terminate()
-    said, _ = await watching.communicate()
-    return [float(line) for line in said.split()]
-
-
 async def burst(page: Page, rows: Rows) -> None:
     """L1, L4: 64 send at once."""
     clients = [await page.window(f"burst-{n}") for n in range(CLIENTS)]
@@ -214,7 +193,8 @@ async def burst(page: Page, rows: Rows) -> None:
         answers.extend(await asyncio.gather(*(first_answer(c, began) for c in clients)))
         await asyncio.gather(*(c.finished() for c in clients))
 
-    times = await health(page.server, all_at_once)
+    async with watched(page.server.url) as times:
+        await all_at_once()
     kinds = Counter(kind for _, kind in answers)
     taken_in = max(told["running"] for told in page.log("enter")[entered:])
     encoded = {told["user"] for told in page.log("encode")}
@@ -269,10 +249,8 @@ async def fairness(page: Page, rows: Rows, seconds: float) -> None:
             if kind == "busy":
                 await asyncio.sleep(0.2)
 
-    async def everybody() -> None:
+    async with watched(page.server.url) as times:
         await asyncio.gather(*map(write_on, tabs, users))
-
-    times = await health(page.server, everybody)
     written = page.written()
     shares = [written[user] for user in set(users)]
     index, ratio = jain(shares), written["greedy"] / statistics.median(shares)
@@ -372,7 +350,7 @@ async def stopped(page: Page, rows: Rows) -> None:
         await process.stdout.readline()
         os.kill(process.pid, signal.SIGSTOP)
         began, before = time.monotonic(), page.rss
-        while not any(told["user"] == user for told in page.log("leave")):  # noqa: ASYNC110
+        while not any(told["user"] == user for told in page.log("leave")):  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.1)
         worst = max(worst, time.monotonic() - began)
         grown = page.rss - before
