@@ -13,6 +13,7 @@ from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.story import database
 from tests.chat.conftest import OWNER, Window
+from tests.living import living_loop
 
 StudioWith = Callable[[FakeEngine], Studio]
 
@@ -35,7 +36,7 @@ async def growing(window: Window, studio: Studio) -> "asyncio.Task[str]":
     """A turn of which some of the passage is stored."""
     turn = asyncio.create_task(window.type("It begins."))
     async with asyncio.timeout(30):
-        while not window.chat.is_stored or len(await window.texts()) < 2:  # noqa: ASYNC110
+        while not window.chat.is_stored or len(await window.texts()) < 2:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.01)
     return turn
 
@@ -46,25 +47,15 @@ async def test_a_passage_that_could_not_be_stored_is_stored_when_the_database_is
     studio = studio_with(FakeEngine([f" word{n}" for n in range(500)], delay=0.005))
     window = Window(studio)
     turn = await growing(window, studio)
-    beats = 0
-
-    async def beat() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(0.01)
-            beats += 1
-
-    heart = asyncio.create_task(beat())
     path = tmp_path / "stories.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        await turn
+        async with living_loop():
+            await turn
         assert [o for o in window.browser.outputs if "database is locked" in o]
         shown = "".join(m["output"] for m in window.browser.messages.values())
         stored = other.execute("SELECT state FROM passages WHERE role = 'model'").fetchone()
         assert stored == ("streaming",)
-    heart.cancel()
-    assert beats >= 10  # the page lived on
     tree = await studio.store.tree(OWNER, window.chat.story_id)
     passage = tree.branch()[-1]
     assert passage.state == "complete"

@@ -13,6 +13,7 @@ from storygen.errors import StoryError
 from storygen.story import database as database_module
 from storygen.story.database import Database
 from storygen.story.store import StoryStore
+from tests.living import living_loop
 
 ME = "me"
 
@@ -226,29 +227,19 @@ async def test_a_held_database_is_said_to_be_busy_and_the_page_lives_on(
     monkeypatch.setitem(database_module.PRAGMAS, "busy_timeout", ("300", 300))
     store = await StoryStore.open(url)
     story_id = await told(store, "Rain")
-    beats = 0
-
-    async def beat() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(0.01)
-            beats += 1
-
-    heart = asyncio.create_task(beat())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        refused = await asyncio.gather(
-            store.add_passage(ME, story_id, "writer", "Snow"),
-            store.rename(ME, story_id, "Snow"),
-            StoryStore.open(url),
-            return_exceptions=True,
-        )
+        async with living_loop():
+            refused = await asyncio.gather(
+                store.add_passage(ME, story_id, "writer", "Snow"),
+                store.rename(ME, story_id, "Snow"),
+                StoryStore.open(url),
+                return_exceptions=True,
+            )
         for error in refused:
             assert isinstance(error, StoryError)
             assert re.search(r"\(database is locked\)\. Another program holds it", str(error))
         assert await texts(store, story_id) == ["Rain"]  # reading goes on
-    heart.cancel()
-    assert beats >= 10
     await store.add_passage(ME, story_id, "writer", "Snow")
     assert await texts(store, story_id) == ["Rain", "Snow"]
     await store.close()
