@@ -378,4 +378,6 @@ const ENDINGS = {
   picked: "where you took its last word",
   interrupted: "when storygen ended",
   loop: "where it began to repeat itself",
+  time: "after as long as a passage may take here",
+  error: "where something went wrong",
 };

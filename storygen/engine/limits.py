@@ -61,9 +61,8 @@ class Quotas:
             if written + self._promised[user] >= most:
                 oldest = MINUTE * recent[0][0] if recent else now - seconds + MINUTE
                 raise QuotaError(
-                    f"Your {most:,} tokens for {name} are used up (written: {written:,}, being "
-                    f"written: up to {self._promised[user]:,}). Try again "
-                    f"{when(oldest + seconds - now)}."
+                    f"You have had, or are having, as much written as one may within {name} "
+                    f"({most:,} pieces of words). Try again {when(oldest + seconds - now)}."
                 )
 
     def _spend(self, user: str, tokens: int) -> None:
