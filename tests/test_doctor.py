@@ -226,7 +226,7 @@ def test_the_command_ends_with_1_where_something_is_to_be_put_right(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def examined(state: str) -> tuple[int, str, str]:
-        found = Finding(state, "The roof", "Mend it.")  # type: ignore[arg-type]
+        found = Finding(state, "The roof", "Mend it.")  # type: ignore[arg-type]  # one of three words
         monkeypatch.setattr(doctor, "examine", lambda settings: iter([found]))
         code = main(["doctor"])
         return code, *capsys.readouterr()

@@ -10,7 +10,7 @@ from chainlit.action import Action
 from chainlit.chat_context import chat_contexts
 from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
-from socketio import AsyncServer  # type: ignore[import-untyped]
+from socketio import AsyncServer
 
 from storygen import logs, metrics
 from storygen.chat import buttons, guards, workspace

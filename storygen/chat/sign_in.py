@@ -8,7 +8,7 @@ import logging
 import re
 from urllib.parse import parse_qs, urlencode
 
-from socketio import AsyncServer  # type: ignore[import-untyped]
+from socketio import AsyncServer
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chainlit.session import WebsocketSession
-from socketio import AsyncServer  # type: ignore[import-untyped]
+from socketio import AsyncServer
 
 # Seconds. A window that vanished without a word is noticed within both and LOOK_EVERY; a browser
 # that has to wait for a busy processor must not be taken for one, since that ends its passage.

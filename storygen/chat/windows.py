@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from chainlit.session import WebsocketSession, ws_sessions_sid
-from socketio import AsyncServer  # type: ignore[import-untyped]
+from socketio import AsyncServer
 
 from storygen.chat.doors import Door, Visitor, visitor_of
 from storygen.errors import StorygenError

@@ -4,10 +4,11 @@ The facts are in registry.tsv beside this file, one line for each file of a genr
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from storygen.errors import TrainError
 
@@ -35,10 +36,9 @@ class Entry:
 def entries() -> Sequence[Entry]:
     """All registered works."""
     with REGISTRY.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t")
+        rows: Iterable[dict[str, Any]] = csv.DictReader(file, delimiter="\t")
         return tuple(
-            Entry(**row | {key: int(row[key]) for key in ("characters", "words")})  # type: ignore[arg-type]
-            for row in rows
+            Entry(**row | {key: int(row[key]) for key in ("characters", "words")}) for row in rows
         )
 
 

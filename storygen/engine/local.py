@@ -60,7 +60,7 @@ class LocalEngine:
         queue_size: int = 32,
         loaded_models: int = 3,
         native: Path | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
         load: Loader = checkpoints.load,
     ) -> None:
         """threads 0 takes what is there; native is a folder for the compiled decoder, None does

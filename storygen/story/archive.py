@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from storygen.errors import StoryError
 from storygen.story.rows import MAX_NAME, MAX_TEXT, MAX_TITLE
@@ -206,7 +206,7 @@ def _require_object(place: str, value: object) -> None:
 
 def _require_number(place: str, value: object, last: int) -> None:
     """A passage before the one at hand, or none."""
-    is_known = value is None or (_is_whole(value) and 1 <= value <= last)  # type: ignore[operator]
+    is_known = value is None or (_is_whole(value) and 1 <= value <= last)
     among = f"the number of a passage, 1 to {last}" if last else "left out"
     _require(is_known, f"has {place} {_short(value)}: it must be {among}")
 
@@ -226,7 +226,7 @@ def _wrong(what: str) -> StoryError:
     return StoryError(f"This story was not read: the file {what}.")
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

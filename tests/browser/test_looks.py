@@ -81,7 +81,7 @@ def test_page_follows_the_systems_light(
 ) -> None:
     context = chromium.new_context(
         viewport={"width": 1280, "height": 860},
-        color_scheme=scheme,  # type: ignore[arg-type]
+        color_scheme=scheme,  # type: ignore[arg-type]  # one of two words
     )
     context.set_default_timeout(PATIENCE)
     page = context.new_page()

@@ -75,8 +75,8 @@ class Window:
         self.session = WebsocketSession(
             id=str(uuid4()),
             socket_id=str(uuid4()),
-            emit=self.browser.emit,  # type: ignore[arg-type]
-            emit_call=self.browser.emit,  # type: ignore[arg-type]
+            emit=self.browser.emit,  # type: ignore[arg-type]  # as far as it is called
+            emit_call=self.browser.emit,  # type: ignore[arg-type]  # as far as it is called
             user_env={},
             client_type="webapp",
             user=PersistedUser(id=OWNER, identifier=OWNER, createdAt=""),

@@ -29,7 +29,7 @@ class Failing(FakeEngine):
         self.failures, self.error = failures, EngineError(SECRET)
         self._is_running = True
 
-    async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Segment]:  # type: ignore[override]
+    async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Segment]:  # type: ignore[override]  # whatever it is asked
         if self.failures:
             self.failures -= 1
             raise self.error
@@ -128,7 +128,7 @@ async def test_a_model_that_writes_for_others_stays_as_ready_as_it_was() -> None
 
 async def test_without_a_model_nothing_is_ready() -> None:
     engine = FakeEngine()
-    engine.models = list  # type: ignore[method-assign]
+    engine.models = list  # type: ignore[method-assign]  # none
     readiness = Readiness(studio_with(engine))
     readiness.prove()
     await asyncio.sleep(0)

@@ -269,7 +269,7 @@ async def test_what_was_steered_is_written_again_as_it_was(
     head = await window.head()
     await store.update_settings(OWNER, window.chat.story_id, {"steering": {}})
     await do(window, "again", id=head)
-    *_, then, again = window.studio.engine.requests  # type: ignore[attr-defined]
+    *_, then, again = window.studio.engine.requests  # type: ignore[attr-defined]  # FakeEngine
     assert then.prompt == again.prompt == "Ann is dead.\n\nBegin. It was dark."
     assert then.params == again.params
     assert (then.params.banned, then.params.stop) == (("so",), ("END",))
@@ -307,7 +307,7 @@ async def test_a_title_begins_a_plot_and_stays_before_it(plots: Window) -> None:
     assert await plots.texts() == [" A man."]
     assert (await plots.studio.store.story(OWNER, plots.chat.story_id)).title == "The Red Moth"
     await do(plots, "continue")
-    prompts = [request.prompt for request in plots.studio.engine.requests]  # type: ignore[attr-defined]
+    prompts = [request.prompt for request in plots.studio.engine.requests]  # type: ignore[attr-defined]  # FakeEngine
     assert prompts == ["The film 'The Red Moth' is:\n", "The film 'The Red Moth' is:\n A man."]
     await plots.turn.name("Moth")
     assert await plots.texts() == [" A man."] * 2  # a story that has begun is only called so
@@ -405,7 +405,7 @@ async def test_a_text_of_a_few_pages_stays_one_passage(window: Window) -> None:
 
 
 def test_the_chat_shows_the_end_of_a_long_story() -> None:
-    told = [Passage(str(n), "", None, "writer", "", None) for n in range(500)]  # type: ignore[arg-type]
+    told = [Passage(str(n), "", None, "writer", "", None) for n in range(500)]  # type: ignore[arg-type]  # no time
     assert tail(told) == told[-SHOWN:]
     assert tail(told[:SHOWN]) == told[:SHOWN]
     assert tail(told, first=str(500 - 2 * SHOWN)) == told[-2 * SHOWN :]

@@ -116,10 +116,10 @@ def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, T
 
 def main() -> None:
     """Put these in their places, then do what `chainlit run app.py` does."""
-    local.open_model = open_scripted  # type: ignore[assignment]
-    worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]
-    worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]
-    CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]
+    local.open_model = open_scripted  # type: ignore[assignment]  # in its place
+    worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]  # around it
+    worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]  # around it
+    CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]  # around it
     from chainlit.cli import cli
 
     arguments: list[Any] = ["run", str(ROOT / "app.py"), "--headless", "--port", sys.argv[1]]

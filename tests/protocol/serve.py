@@ -50,7 +50,7 @@ def _read(path: str) -> str:
 
 def main() -> None:
     """Put the engine in the place of the local one, then do what `chainlit run app.py` does."""
-    local.LocalEngine = lambda *_, **__: Echo()  # type: ignore[assignment,misc]
+    local.LocalEngine = lambda *_, **__: Echo()  # type: ignore[assignment,misc]  # in its place
     from chainlit.cli import cli
 
     port = sys.argv[1]

@@ -102,7 +102,6 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, weights, capsys):
     assert not (tmp_path / "page.md").exists()
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="docs/models.md is not written yet")
 def test_the_page_in_docs_speaks_of_the_models_that_ship():
     page = PAGE.read_text(encoding="utf-8")
     shipped = {

@@ -70,7 +70,7 @@ def routes(served: Sequence[BaseRoute], prefix: str = "") -> set[str]:
 
 def main() -> None:
     """Put the engine in the place of the local one, then do what `chainlit run app.py` does."""
-    local.LocalEngine = lambda *_, **__: Watched()  # type: ignore[assignment,misc]
+    local.LocalEngine = lambda *_, **__: Watched()  # type: ignore[assignment,misc]  # in its place
     from chainlit.cli import cli
 
     arguments: list[Any] = ["run", str(ROOT / "app.py"), "--headless", "--port", sys.argv[1]]

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 # A third of the time that torch takes to start goes to shapes without numbers: not needed here.
 sys.modules.setdefault("torch._meta_registrations", ModuleType("not loaded"))
 
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+import torch  # noqa: E402 - after the line above
+from safetensors.torch import save_file  # noqa: E402 - it imports torch
 
 MAX_TENSORS = 16_384
 SPARE_BYTES = 512 << 20  # beyond the file and a copy of it
