@@ -20,6 +20,7 @@ from storygen.params import SamplingParams
 
 TRY_AGAIN = 15.0  # seconds after which a model that failed is tried again
 DATABASE_SECONDS = 2.0  # it may take to answer
+TOKEN_SECONDS = 2.0  # whoever asks waits for a token after a passage failed
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")  # a proxy tells of somebody else
 NOT_KEPT = {"cache-control": "no-store"}
 FIRST_WORDS = "The"
@@ -35,6 +36,7 @@ class Readiness:
         self._studio = studio
         self._reason: str | None = "no model has written anything since the start"
         self._proving: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()  # since a passage failed
         self._failures = 0  # of writers' passages, when it was last tried
 
     @property
@@ -50,22 +52,35 @@ class Readiness:
     def prove(self) -> None:
         """Have the first model write a token, in the background, until it has."""
         self._failures = self._studio.failures
+        self._tried.clear()
         self._proving = asyncio.create_task(self._prove())
 
     async def reason(self) -> str | None:
         """Why nothing can be written now; None when it can. Where a writer's passage has failed
-        it is tried anew, and said from the next time on."""
+        it is tried anew, before anything is said."""
         if self._proving and self._proving.done() and self._failures != self._studio.failures:
             self.prove()
-        reason = ENDING if self._studio.is_ending else self._reason or await self._database()
+        reason = ENDING if self._studio.is_ending else await self._no_token()
+        reason = reason or await self._database()
         metrics.READY.set(reason is None)
         return reason
 
+    async def _no_token(self) -> str | None:
+        """Why no token can be written, as far as it is known."""
+        if self._reason is None and not self._tried.is_set():
+            try:
+                await asyncio.wait_for(self._tried.wait(), TOKEN_SECONDS)
+            except TimeoutError:
+                return "a passage failed, and no token has been written since"
+        return self._reason
+
     async def _prove(self) -> None:
-        while (failure := await self._failure()) is not None:
-            self._reason = failure
+        while True:
+            self._reason = await self._failure()
+            self._tried.set()
+            if self._reason is None:
+                return
             await asyncio.sleep(TRY_AGAIN)
-        self._reason = None
 
     async def _failure(self) -> str | None:
         """Why the first model cannot write; None when it just did."""

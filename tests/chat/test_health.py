@@ -1,7 +1,7 @@
 """What machines are told: ready only once a model has written, and nothing to strangers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +27,13 @@ class Failing(FakeEngine):
     def __init__(self, failures: int) -> None:
         super().__init__()
         self.failures, self.error = failures, EngineError(SECRET)
+        self.wait: Awaitable[Any] | None = None  # before the next passage
         self._is_running = True
 
     async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Segment]:  # type: ignore[override]  # whatever it is asked
+        if self.wait is not None:
+            wait, self.wait = self.wait, None
+            await wait
         if self.failures:
             self.failures -= 1
             raise self.error
@@ -103,15 +107,36 @@ async def test_a_model_that_fails_is_tried_again_and_its_words_are_kept_back(
 
 
 async def test_a_model_that_fails_later_is_tried_anew() -> None:
-    """The page stayed ready for ever once it was."""
+    """The page stayed ready for ever once it was, then until it had been asked once more."""
     engine = Failing(0)
     studio = studio_with(engine)
     readiness = Readiness(studio)
     await until_ready(readiness)
     engine.failures, studio.failures = 5, 1
-    assert await readiness.reason() is None
-    await asyncio.sleep(0)
-    assert (await ask(readiness, "/ready")).status_code == 503
+    first = await ask(readiness, "/ready")
+    assert first.status_code == 503
+    assert first.json()["reason"].startswith("the first model cannot write (number ")
+    assert SECRET not in first.text
+    assert readiness._proving is not None
+    await asyncio.wait_for(readiness._proving, 10)
+    assert (await ask(readiness, "/ready")).status_code == 200
+
+
+async def test_a_model_that_neither_writes_nor_fails_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "TOKEN_SECONDS", 0.05)
+    engine = Failing(0)
+    studio = studio_with(engine)
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    go_on = asyncio.Event()
+    engine.wait, studio.failures = go_on.wait(), 1
+    for _ in range(2):
+        answer = await ask(readiness, "/ready")
+        assert answer.status_code == 503
+        assert answer.json()["reason"] == "a passage failed, and no token has been written since"
+    go_on.set()
     assert readiness._proving is not None
     await asyncio.wait_for(readiness._proving, 10)
     assert (await ask(readiness, "/ready")).status_code == 200
