@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -31,6 +31,8 @@ from storygen.story.tree import Passage
 FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
 SAVE_EVERY = 0.5
 SEEDS = 2**31
+
+Tell = Callable[[], Awaitable[Sequence[Passage]]]  # gives the branch that a model goes on after
 logger = logging.getLogger(__name__)
 
 
@@ -42,13 +44,14 @@ class Draft:
     model: str
     params: SamplingParams
     steering: Steering
-    parent_id: str | None
     version: int | None = None
+    parent_id: str | None = None  # known once the branch is
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     text: str = ""
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     forgotten: int = 0  # words of the story the model was not shown
     place: int | None = None  # in line, 0 while its model is opened, None when it is written
+    refusal: str = ""  # why it has no place
     shown: int = 0  # characters
     saved_at: float = 0.0
 
@@ -67,35 +70,42 @@ class Author:
         self._studio = studio
         self.writing = studio.writing(chat)
 
-    async def write(self, drafts: Sequence[Draft], branch: Sequence[Passage]) -> None:
-        """Let models go on after the branch, all drafts at once, until they end or are stopped.
+    async def write(self, drafts: Sequence[Draft], tell: Tell) -> None:
+        """Let models go on after a branch, all drafts at once, until they end or are stopped.
 
-        What there is of each is stored then. Raises what the engine raised.
+        The engine is asked for its places first, and the branch told meanwhile: who has to wait,
+        or is refused, hears of it at once, and what the writer wrote is stored all the same. What
+        there is of each draft is stored at its end. Raises what tell or the engine raised.
         """
-        readers = [asyncio.create_task(self._read(draft, branch)) for draft in drafts]
+        telling = asyncio.ensure_future(tell())
+        readers = [
+            asyncio.create_task(self._read(draft, lambda: asyncio.shield(telling)))
+            for draft in drafts
+        ]
         self.writing.readers = set(readers)
         try:
-            while not all(reader.done() for reader in readers):
-                await asyncio.wait(readers, timeout=FLUSH_EVERY)
+            while busy := [task for task in (telling, *readers) if not task.done()]:
+                await asyncio.wait(busy, timeout=FLUSH_EVERY, return_when=asyncio.FIRST_COMPLETED)
                 await self.chat.screen.wait(waiting_for(drafts))
                 for draft in drafts:
                     await self._keep(draft)
         finally:
             self.writing.interrupt()
-            await asyncio.wait(readers)
+            await asyncio.wait([telling, *readers])
             self.writing.readers = set()
             await self.chat.screen.wait("")
             ends = [self._finish(draft) for draft in drafts]
             failures = [e for e in await asyncio.gather(*ends, return_exceptions=True) if e]
+        telling.result()
         if failures:  # the others are stored all the same
             raise failures[0]
         for reader in readers:
             if not reader.cancelled():
                 reader.result()
 
-    async def text_of(self, draft: Draft, branch: Sequence[Passage]) -> str:
+    async def text_of(self, draft: Draft, tell: Tell) -> str:
         """What would be written, told to nobody. Raises StoryError where it was stopped."""
-        reader = asyncio.create_task(self._read(draft, branch))
+        reader = asyncio.create_task(self._read(draft, tell))
         self.writing.readers = {reader}
         try:
             await asyncio.wait({reader})
@@ -107,13 +117,15 @@ class Author:
         reader.result()
         return draft.text
 
-    async def _read(self, draft: Draft, branch: Sequence[Passage]) -> None:
+    async def _read(self, draft: Draft, tell: Tell) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
         model = model_of(self.engine, draft.model)
         longest, trailing = draft.params.max_new_tokens, ""
 
         async def prompt() -> str:
             nonlocal trailing
+            branch = await tell()
+            draft.parent_id = branch[-1].id if branch else None
             made = await prompt_for(self.engine, model, branch, draft.steering, longest)
             draft.forgotten, trailing = made.left_out, made.trailing
             return made.text
@@ -132,8 +144,11 @@ class Author:
         except asyncio.CancelledError:
             draft.finish_reason = "cancelled"
             raise
-        except EngineError as error:
-            self._studio.failures += not isinstance(error, (BusyError, QuotaError))
+        except (BusyError, QuotaError) as error:
+            draft.refusal = str(error)
+            raise
+        except EngineError:
+            self._studio.failures += 1
             raise
         finally:
             timer.ended(draft.finish_reason)
@@ -190,7 +205,9 @@ class Author:
 
 
 def waiting_for(drafts: Sequence[Draft]) -> str:
-    """What the writer waits for, in a sentence; empty where words come."""
+    """What the writer waits for, or that it will not come, in a sentence; empty where words do."""
+    if refusal := next((draft.refusal for draft in drafts if draft.refusal), ""):
+        return refusal
     places = [draft.place for draft in drafts if draft.place is not None]
     if not places:
         return ""

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
-from storygen.chat.draft import Author, Draft, drawn_seed, model_of, steered
+from storygen.chat.draft import Author, Draft, Tell, drawn_seed, model_of, steered
 from storygen.chat.floor import Floor
 from storygen.chat.state import Chat, Studio
 from storygen.errors import PromptError, StoryError
@@ -13,7 +13,7 @@ from storygen.params import RANGES, SamplingParams
 from storygen.story.growing import INTERRUPTED
 from storygen.story.pieces import split
 from storygen.story.statements import HEAD
-from storygen.story.steering import Steering, from_json, steering_of
+from storygen.story.steering import NO_STEERING, Steering, from_json, steering_of
 from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import MAX_SOUGHT, Sought
 
@@ -112,6 +112,10 @@ class Turn:
     async def _say(self, message_id: str, text: str) -> None:
         if not text.strip():
             raise PromptError("There is nothing in this message, so nothing was added.")
+        await self._continue(partial(self._told, message_id, text))
+
+    async def _told(self, message_id: str, text: str) -> Sequence[Passage]:
+        """Store what the writer wrote, and show it; the branch that ends with it."""
         if not self.chat.is_stored:
             await self._open_story(text)
         *before, last = split(text)  # a long text is several passages, and one step for Undo
@@ -134,9 +138,13 @@ class Turn:
             parent_id=parent_id,
             passage_id=message_id,
         )
+        return await self._shown(message_id)
+
+    async def _shown(self, message_id: str) -> Sequence[Passage]:
+        """The branch, shown after a message that the browser put at its end."""
         branch = (await self.floor.tree()).branch()
         await self.screen.show(branch, typed=message_id)
-        await self._continue(branch)
+        return branch
 
     async def _edit(self, message_id: str, text: str) -> None:
         tree = await self.floor.tree()
@@ -145,16 +153,18 @@ class Turn:
         if not text.strip():
             raise PromptError("A passage cannot be edited to nothing; use Undo to take it away.")
         parent_id = tree[message_id].parent_id
-        await self.store.add_passage(
-            self.chat.owner, self.chat.story_id, "writer", text, parent_id=parent_id
-        )
-        branch = (await self.floor.tree()).branch()
-        await self.screen.show(branch, typed=message_id)
-        await self._continue(branch)
+
+        async def told() -> Sequence[Passage]:
+            await self.store.add_passage(
+                self.chat.owner, self.chat.story_id, "writer", text, parent_id=parent_id
+            )
+            return await self._shown(message_id)
+
+        await self._continue(told)
 
     async def _go_on(self, head_id: str) -> None:
-        tree = await self.floor.tree_at(head_id)
-        await self._continue(tree.branch())
+        branch = (await self.floor.tree_at(head_id)).branch()
+        await self._continue(_known(branch))
 
     async def _retry(self, head_id: str, warmer: float) -> None:
         tree = await self.floor.tree_at(head_id)
@@ -168,8 +178,8 @@ class Turn:
         parent_id = tree[head_id].parent_id
         branch = tree.branch(parent_id) if parent_id else []
         await self.screen.show(branch)
-        draft = await self._draft(branch, params, version=len(tree.siblings(head_id)))
-        await self._continue(branch, draft)
+        draft = await self._draft(params, version=len(tree.siblings(head_id)))
+        await self._continue(_known(branch), draft)
 
     async def _versions(self, head_id: str, n: int) -> None:
         if not 1 <= n <= MOST_VERSIONS:
@@ -177,9 +187,9 @@ class Turn:
         if self.chat.choices.params.temperature == 0:
             await self.screen.toast("At temperature 0 every way gives the same words.")
         branch = (await self.floor.tree_at(head_id)).branch()
-        drafts = [replace(await self._draft(branch, version=v), version=v) for v in range(n)]
+        drafts = [replace(await self._draft(version=v), version=v) for v in range(n)]
         if not self.floor.is_called_off:
-            await self.author.write(drafts, branch)
+            await self.author.write(drafts, _known(branch))
 
     async def _step_back(self, head_id: str) -> None:
         await self.floor.tree_at(head_id)
@@ -263,10 +273,10 @@ class Turn:
         names = {field.name for field in fields(SamplingParams)}
         params = SamplingParams(**{k: v for k, v in passage.params.items() if k in names})
         steering = from_json(passage.params.get("steering", {}))
-        draft = Draft(passage.model or "", params, steering, passage.parent_id)
+        draft = Draft(passage.model or "", params, steering)
         if self.floor.is_called_off:
             return
-        text = await self.author.text_of(draft, branch)
+        text = await self.author.text_of(draft, _known(branch))
         if passage.finish_reason in ("cancelled", "error", INTERRUPTED):
             text = text[: len(passage.text)]  # it was stopped before its end
         if is_same := text == passage.text:
@@ -302,32 +312,29 @@ class Turn:
         if not self.chat.is_stored:
             await self._open_story(title)
         await self.floor.studio.steer(self.chat.owner, self.chat.story_id, {"title": title})
-        branch = (await self.floor.tree()).branch()
-        if not branch:
-            await self._continue(branch)
+        if not (await self.floor.tree()).branch():
+            await self._continue(_known([]))
 
-    async def _continue(self, branch: Sequence[Passage], draft: Draft | None = None) -> None:
-        """Let the model continue a branch, unless the writer has gone on or pressed Stop."""
-        draft = draft or await self._draft(branch)
+    async def _continue(self, tell: Tell, draft: Draft | None = None) -> None:
+        """Let the model continue the branch that is told, unless the writer has gone on or pressed
+        Stop."""
+        draft = draft or await self._draft()
         if self.floor.is_called_off:
+            await tell()
             return
-        await self.author.write([draft], branch)
+        await self.author.write([draft], tell)
         await self._remark(draft)
 
-    async def _draft(
-        self,
-        branch: Sequence[Passage],
-        params: SamplingParams | None = None,
-        version: int = 0,
-    ) -> Draft:
-        """A draft after the branch, of the chosen model, steered as the story says."""
+    async def _draft(self, params: SamplingParams | None = None, version: int = 0) -> Draft:
+        """A draft of the chosen model, steered as the story says."""
         choices, steering = self.chat.choices, await self._steering()
         params = params or choices.params
         params = replace(params, seed=drawn_seed(params.seed, version))
-        parent_id = branch[-1].id if branch else None
-        return Draft(choices.model, steered(params, steering), steering, parent_id)
+        return Draft(choices.model, steered(params, steering), steering)
 
     async def _steering(self) -> Steering:
+        if not self.chat.is_stored:
+            return NO_STEERING
         story = await self.store.story(self.chat.owner, self.chat.story_id)
         return steering_of(story.settings)
 
@@ -382,6 +389,15 @@ def _being_picked(tree: StoryTree) -> Passage | None:
         return None
     head = tree[tree.head_id]
     return head if head.state == "streaming" and head.is_picked else None
+
+
+def _known(branch: Sequence[Passage]) -> Tell:
+    """A branch that needs no telling."""
+
+    async def told() -> Sequence[Passage]:
+        return branch
+
+    return told
 
 
 def _title(text: str) -> str:
