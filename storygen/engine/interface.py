@@ -14,6 +14,32 @@ Prompt = str | Callable[[], Awaitable[str]]
 
 
 @dataclass(frozen=True)
+class TokenScore:
+    """One token of a text and its natural log-probability under the model.
+
+    It is the model's own: at temperature 1, before any filter or penalty. top are the most probable
+    tokens in its place, most probable first, where they were asked for; it may be one of them.
+    """
+
+    text: str
+    logprob: float
+    top: tuple["TokenScore", ...] = ()
+
+
+@dataclass(frozen=True)
+class Details:
+    """What may be asked of a passage besides its text.
+
+    logprobs is how many of the most probable tokens are named beside each one written; None gives
+    no tokens. after are the marks of a passage's segments so far, joined: it goes on exactly
+    there, with the text that would have come next. It takes the seed that the passage had.
+    """
+
+    logprobs: int | None = None
+    after: str = ""
+
+
+@dataclass(frozen=True)
 class Segment:
     """A piece of a passage as it is written; whole characters only.
 
@@ -21,20 +47,18 @@ class Segment:
     the finish reason). finish_reason is set on the last segment of a stream and on no other. A
     segment with a place has no text: the request is the place-th in line, or 0 when its turn has
     come and its model is being opened; it may have to wait again later.
+
+    Where details were asked for, mark says where the passage is after this piece (nothing on the
+    last one), and tokens are those that token_count counts. Their texts joined are the passage's,
+    but where a stop string has cut it off within what they say.
     """
 
     text: str
     token_count: int
     finish_reason: FinishReason | None = None
     place: int | None = None
-
-
-@dataclass(frozen=True)
-class TokenScore:
-    """One token of a scored text and its natural log-probability under the model."""
-
-    text: str
-    logprob: float
+    mark: str = ""
+    tokens: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,19 +122,27 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
+        self,
+        model: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        user: str = "",
+        details: Details | None = None,
     ) -> AsyncGenerator[Segment, None]:
         """Continue prompt. Closing the generator cancels the request and frees its slot.
 
-        Raises PromptError for a prompt that cannot be read, BusyError when the queue is full or
-        the wait too long, QuotaError when the user's tokens are used up, and EngineError when
-        generation fails. params.seed None draws a seed.
+        Raises PromptError for a prompt or marks that cannot be read, BusyError when the queue is
+        full or the wait too long, QuotaError when the user's tokens are used up, and EngineError
+        when generation fails. params.seed None draws a seed.
         """
         ...
 
-    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
+    async def score(
+        self, model: str, text: str, *, user: str = "", top: int = 0
+    ) -> list[TokenScore]:
         """Log-probability of each token, each predicted once with at least half a window before
-        it, the first after the end-of-text token."""
+        it, the first after the end-of-text token; and as many of the most probable in its place."""
         ...
 
     async def next_tokens(
