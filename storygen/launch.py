@@ -132,7 +132,7 @@ def main() -> int:
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    command = [sys.executable, "-m", "chainlit", "run", str(ROOT / "app.py"), "--headless"]
+    command = [sys.executable, "-m", "storygen.begin", "run", str(ROOT / "app.py"), "--headless"]
     command += ["--host", settings.host, "--port", str(settings.port)]
     env = {name: value for name, value in os.environ.items() if name not in CHAINLIT_SWITCHES}
     os.execve(sys.executable, command, env | {"CHAINLIT_APP_ROOT": str(page)})

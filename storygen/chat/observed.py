@@ -51,5 +51,12 @@ class Observed:
 
 
 def template(scope: Scope) -> str:
-    """The route that answered, as it is written in the source; `other` for none."""
-    return str(getattr(scope.get("route"), "path", "other"))
+    """The route that answered, as it is written in the source; `other` for none.
+
+    FastAPI notes its own routes alone: those that are Starlette's are known by what answers there.
+    """
+    route = scope.get("route")
+    if route is None and "endpoint" in scope:
+        served = scope["app"].routes
+        route = next((r for r in served if getattr(r, "endpoint", None) is scope["endpoint"]), None)
+    return str(getattr(route, "path", "other"))

@@ -2,8 +2,10 @@
 machines and logs are told while it runs."""
 
 import asyncio
+import json
 import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -171,3 +173,27 @@ async def test_no_log_line_quotes_a_writer_even_where_all_is_logged(tmp_path: Pa
         assert secret not in log
     begun = log[log.index("{") :]  # once the settings are read
     assert [line for line in begun.splitlines() if not line.startswith("{")] == []
+
+
+LAUNCH = ["env", "STORYGEN_PORT={port}", sys.executable, "-m", "storygen.launch"]
+
+
+def test_every_line_of_a_started_page_is_json_from_the_first_to_the_last(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    """Ours, and what Chainlit, uvicorn, Alembic and warnings have to say."""
+    forms = {"STORYGEN_LOG": "json", "STORYGEN_LOG_LEVEL": "debug", "PYTHONWARNINGS": "always"}
+    page = serve(
+        tmp_path, LAUNCH, STORYGEN_WEIGHTS_DIR=str(tiny_weights), STORYGEN_DTYPE="fp32", **forms
+    )
+    until_ready(page)
+    with socket.create_connection(("127.0.0.1", page.port)) as strange:
+        strange.sendall(b"\x00\r\n\r\n")
+        strange.recv(100)
+    assert page.stop() == 0
+    entries = [json.loads(line) for line in page.log.read_text().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, entries))
+    messages = [entry["message"] for entry in entries]
+    assert f"The page is at {page.url}" in messages
+    assert "/ready" in [entry.get("route") for entry in entries]
+    assert messages[-1].startswith("Ending")
