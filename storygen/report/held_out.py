@@ -47,7 +47,7 @@ class Genre:
 
     def training_stories(self) -> Iterator[str]:
         """The stories that models of this genre learn from."""
-        return _stories(self.corpus.train, self.corpus.tokenizer)
+        return _stories(np.asarray(self.corpus.train), self.corpus.tokenizer)
 
 
 def read_genres(folder: Path) -> list[Genre]:

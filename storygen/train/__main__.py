@@ -4,7 +4,7 @@ import argparse
 import ast
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -63,13 +63,14 @@ def _train(args: argparse.Namespace) -> None:
     name = Path(args.recipe).stem if args.recipe.endswith(".toml") else args.recipe
     run = args.out or Path("runs") / name
     corpus = load_corpus(args.corpus or Path("data") / name, config.window_size)
-    if (run / METRICS).exists() and not args.resume:
-        raise TrainError(f"{run} holds an earlier run: add --resume, or choose another --out.")
     group = join()
     try:
+        if not args.resume:
+            group.from_first(lambda: _check_new(run))
         with _bar(group) as bar:
             task = bar.add_task(name, total=None, speed=0.0, loss=0.0, val="")
-            trainer = Trainer(config, corpus, run, group, lambda p: _show(bar, task, p))
+            trouble = _every(config.checkpoint_minutes, bar)
+            trainer = Trainer(config, corpus, run, group, lambda p: _show(bar, task, p), trouble)
             bar.update(task, total=trainer.config.max_steps)
             if args.resume and trainer.resume():
                 bar.update(task, completed=trainer.step)
@@ -78,12 +79,38 @@ def _train(args: argparse.Namespace) -> None:
             with _stopped_by_sigterm(trainer):
                 done = trainer.run(args.minutes)
         if group.first and trainer.step and (done or not trainer.is_stopped):
-            directory = finish(trainer, name)
-            print(f"{directory} is ready. To write with it, copy it into weights/.")
+            print(f"{_finished(trainer, name)} is ready. To write with it, copy it into weights/.")
         if group.first and not done:
             print(f"Stopped at step {trainer.step:,}. Go on with --resume.")
     finally:
         group.leave()
+
+
+def _check_new(run: Path) -> None:
+    """Raise TrainError where a run lies there, or where nobody can tell."""
+    try:
+        is_taken = (run / METRICS).exists()
+    except OSError as error:
+        raise TrainError(f"{run} cannot be read ({error}). Choose another --out.") from None
+    if is_taken:
+        raise TrainError(f"{run} holds an earlier run: add --resume, or choose another --out.")
+
+
+def _finished(trainer: Trainer, name: str) -> Path:
+    """finish(), with what the disk does not take as a sentence."""
+    try:
+        return finish(trainer, name)
+    except OSError as error:
+        raise TrainError(
+            f"{trainer.run_dir / 'model'} could not be written ({error}). The last checkpoint is "
+            "kept: make room, then finish with --resume."
+        ) from None
+
+
+def _every(minutes: float, bar: Bar) -> Callable[[str], None]:
+    """Tells what did not end the run, above the bar."""
+    again = f"Training goes on, and tries again in {minutes:g} minutes."
+    return lambda sentence: bar.console.print(f"{sentence} {again}", highlight=False)
 
 
 @contextmanager

@@ -5,8 +5,10 @@ generators), state.json and SHA256SUMS. The last two are kept, so a damaged one 
 """
 
 import json
+import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,12 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint of this step, all or nothing, and drop those older than the last two.
 
-    Raises TrainError when the disk does not take it; the older ones are then as they were.
+    Raises TrainError when the disk does not take it; the older ones are then as they were. A run
+    that is gone is not made anew: where its store is no longer mounted, that would be elsewhere.
     """
     directory = run / f"step-{step:07d}"
     try:
+        os.stat(run)
         with atomic_directory(directory) as new:
             named = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
             save_file(named, new / "state.safetensors")
@@ -36,13 +40,14 @@ def write_checkpoint(
             write_sums(new)
     except (OSError, SafetensorError) as error:
         raise TrainError(
-            f"{directory} could not be written ({error}). The checkpoint before it is kept: make "
-            "room, then go on with --resume."
+            f"{directory} could not be written ({error}). The checkpoint before it is kept, and "
+            "--resume goes on from there when the disk takes files again."
         ) from None
-    for old in _newest_first(run)[KEPT:]:
-        shutil.rmtree(old)
-    for cut_off in run.glob("step-*.*"):  # by a kill; only one process writes into a run
-        shutil.rmtree(cut_off)
+    with suppress(OSError):  # it is tried again after the next one
+        for old in _newest_first(run)[KEPT:]:
+            shutil.rmtree(old)
+        for cut_off in run.glob("step-*.*"):  # by a kill; only one process writes into a run
+            shutil.rmtree(cut_off)
 
 
 def read_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:

@@ -5,13 +5,17 @@ things. The first process writes; the others only compute.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from storygen.errors import TrainError
+from storygen.errors import StorygenError, TrainError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,35 @@ class Group:
         distributed.all_gather(found, tensor)
         return [t.cpu() for t in found]
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.size > 1:
-            distributed.barrier()
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What make gives in the first process, for all of them. Its StorygenError is raised in
+        all, so that they end or go on together."""
+        if self.size == 1:
+            return make()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = make()
+            except StorygenError as error:
+                answer[1] = error
+        distributed.broadcast_object_list(answer, device=self.device)
+        if answer[1] is not None:
+            raise answer[1]
+        given: T = answer[0]
+        return given
+
+    def tensors_from_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The first process' tensors, in all of them, on the CPU."""
+        if self.size == 1:
+            return tensors
+        forms = self.from_first(lambda: {n: (t.shape, t.dtype) for n, t in tensors.items()})
+        found = {}
+        for name, (shape, dtype) in forms.items():
+            tensor = tensors[name] if self.first else torch.empty(shape, dtype=dtype)
+            tensor = tensor.to(self.device)
+            distributed.broadcast(tensor, 0)
+            found[name] = tensor.cpu()
+        return found
 
     def leave(self) -> None:
         """End the group."""

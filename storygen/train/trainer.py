@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from storygen.train.checkpoint import read_checkpoint, write_checkpoint
 from storygen.train.config import TrainConfig
 from storygen.train.data import Corpus, Windows, spread_windows
 from storygen.train.distributed import Group
-from storygen.train.metrics import append_metrics, drop_metrics_after
+from storygen.train.metrics import MetricsFile, drop_metrics_after
 from storygen.train.optimizer import (
     configure_optimizers,
     last_level_step,
@@ -61,9 +62,12 @@ class Trainer:
         run: Path,
         group: Group | None = None,
         on_step: Callable[[Progress], None] = lambda _: None,
+        on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """on_trouble is told, in a sentence, what did not end the run."""
         self.group = group or Group(torch.device("cpu"))
-        self.corpus, self.run_dir, self.on_step = corpus, run, on_step
+        self.corpus, self.run_dir, self.on_step, self.on_trouble = corpus, run, on_step, on_trouble
+        self.group.from_first(lambda: _made(run))
         self.device = self.group.device
         self.dtype = training_dtype(config.dtype, self.device)
         stride = config.stride or config.window_size
@@ -84,13 +88,15 @@ class Trainer:
         self.step = 0
         self.damaged: list[str] = []  # checkpoints that resume() had to pass over
         self.is_stopped = False  # whether it was told to end after the present step
-        run.mkdir(parents=True, exist_ok=True)
+        self._metrics = MetricsFile(run)
 
     def run(self, minutes: float | None = None) -> bool:
         """Train to max_steps, or until the minutes are over or stop() is called; True when all
         steps are done.
 
         A checkpoint is written every few minutes and at the end; resume() goes on from it exactly.
+        Where one between cannot be written the run goes on, and tries again after as many minutes;
+        raises TrainError where the last one cannot.
         """
         began = saved = time.monotonic()
         deadline = math.inf if minutes is None else began + 60 * minutes
@@ -103,7 +109,7 @@ class Trainer:
             if late:
                 break
             if save:
-                self.save()
+                self._save_if_possible()
                 saved = now
             self._report(*self._timed_step())
         self.save()
@@ -115,46 +121,70 @@ class Trainer:
 
     def validation_loss(self) -> float:
         """Mean loss over fixed windows of the held-out tokens."""
-        windows = spread_windows(self.corpus.val, self.config.window_size, self.config.eval_windows)
+        count, group = self.config.eval_windows, self.group
+        windows = spread_windows(self.corpus.val, self.config.window_size, count)
+        own = islice(windows, group.rank, None, group.size)
         self.model.eval()
         with torch.inference_mode(), self._autocast():
             losses = [
-                mean_loss(self.model, x.to(self.device), y.to(self.device)).item()
-                for x, y in windows
+                mean_loss(self.model, x.to(self.device), y.to(self.device)).item() for x, y in own
             ]
         self.model.train()
-        return sum(losses) / len(losses)
+        (each,) = group.mean(sum(losses))
+        return each * group.size / count
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step; raises TrainError, in all processes, when the
+        disk of the first does not take it."""
         tensors = {f"model.{k}": v.detach() for k, v in self._trained().items()}
         tensors |= optimizer_tensors(self.model, self.optimizers)
         tensors["rng"] = torch.stack(self.group.gather(torch.get_rng_state()))
         if self.device.type == "cuda":
             on_card = torch.cuda.get_rng_state(self.device)
             tensors["rng.cuda"] = torch.stack(self.group.gather(on_card))
-        if self.group.first:
-            state = {
-                "step": self.step,
-                "scaler": self.scaler.state_dict(),
-                "config": self.config.model_dump(mode="json"),
-            }
-            write_checkpoint(self.run_dir, self.step, tensors, state)
-        self.group.wait()
+        state = {
+            "step": self.step,
+            "scaler": self.scaler.state_dict(),
+            "config": self.config.model_dump(mode="json"),
+        }
+        self.group.from_first(lambda: write_checkpoint(self.run_dir, self.step, tensors, state))
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint of this run; False where there is none."""
+        """Go on from the newest whole checkpoint of this run; False where there is none.
+
+        Only the first process reads it: the others may be where its disk is not.
+        """
+        tensors: dict[str, Tensor] = {}
+        state, self.damaged = self.group.from_first(lambda: self._read(tensors))
+        if state is None:
+            return False
+        self._restore(self.group.tensors_from_first(tensors), state)
+        self.step = state["step"]
+        return True
+
+    def _read(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Any] | None, list[str]]:
+        """State of the newest whole checkpoint, its tensors put into the dictionary, and the names
+        of damaged ones; the metrics of later steps are forgotten."""
         found = read_checkpoint(self.run_dir)
-        step = 0
-        if found is not None:
-            tensors, state, self.damaged = found
-            step = state["step"]
-            self._check_same_run(state["config"], step)
-            self._restore(tensors, state)
-            self.step = step
-        if self.group.first:
-            drop_metrics_after(self.run_dir, step)
-        return found is not None
+        state, damaged = found[1:] if found else (None, [])
+        if found and state:
+            self._check_same_run(state["config"], state["step"])
+            tensors |= found[0]
+        try:
+            drop_metrics_after(self.run_dir, state["step"] if state else 0)
+        except OSError as error:
+            raise TrainError(
+                f"{self.run_dir} does not let its metrics be changed ({error}). Put that right, "
+                "then go on with --resume."
+            ) from None
+        return state, damaged
+
+    def _save_if_possible(self) -> None:
+        try:
+            self.save()
+        except TrainError as error:
+            if self.group.first:
+                self.on_trouble(str(error))
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         with torch.no_grad():
@@ -181,8 +211,8 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for micro in range(self.config.accumulate):
             number = (self.step - 1) * self.config.accumulate + micro
-            x, y = self.windows.batch(number, self.config.batch_size)
-            x, y = (t[self.rows].to(self.device) for t in (x, y))
+            x, y = self.windows.batch(number, self.config.batch_size, self.rows)
+            x, y = x.to(self.device), y.to(self.device)
             with self._autocast():
                 loss = self.loss(self.net, x, y) / self.config.accumulate
             self.scaler.scale(loss).backward()
@@ -215,7 +245,7 @@ class Trainer:
         )
         if self.group.first:
             entries = {k: v for k, v in vars(progress).items() if v is not None}
-            append_metrics(self.run_dir, entries)
+            self._metrics.append(entries)
             self.on_step(progress)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -234,6 +264,14 @@ class Trainer:
                 f"{self.run_dir} was begun with {changed[0]} = {saved.get(changed[0])}, and now it "
                 f"is {now[changed[0]]}. Resume with the same values, or choose another --out."
             )
+
+
+def _made(run: Path) -> None:
+    """Make a run's directory; raises TrainError where it cannot be."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{run} cannot be made ({error}). Choose another --out.") from None
 
 
 def mean_loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

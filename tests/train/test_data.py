@@ -1,14 +1,17 @@
 """Which windows are read, and in which order."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storygen.errors import TrainError
-from storygen.train.data import Windows, load_corpus, spread_windows
+from storygen.train.data import Shards, Windows, load_corpus, spread_windows
+from storygen.train.distributed import Group
 
 
 def test_targets_are_inputs_one_token_later():
@@ -43,6 +46,62 @@ def test_a_batch_is_a_function_of_its_number():
         one.batch(number, 4)
     assert (one.batch(30, 4)[0] == other.batch(30, 4)[0]).all()
     assert (one.batch(30, 4)[0] != Windows(ids, 8, 8, seed=6).batch(30, 4)[0]).any()
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=2, max_size=6),
+    start=st.integers(0, 200),
+    length=st.integers(0, 200),
+)
+def test_shards_are_read_as_one_array(lengths, start, length):
+    ids = np.arange(sum(lengths), dtype=np.uint16)
+    shards = Shards(np.split(ids, np.cumsum(lengths)[:-1]))
+    assert len(shards) == len(ids)
+    assert shards[start : start + length].tolist() == ids[start : start + length].tolist()
+    assert np.asarray(shards).tolist() == ids.tolist()
+
+
+def test_a_process_reads_the_rows_that_are_its_own_and_no_others():
+    class Counted:
+        """An array that remembers what was asked of it."""
+
+        def __init__(self):
+            self.read = []
+
+        def __len__(self):
+            return 10_000
+
+        def __getitem__(self, where):
+            self.read.append(where.start)
+            return np.arange(where.start, where.stop, dtype=np.uint16)
+
+    files = [Counted() for _ in range(3)]
+    groups = [Group(torch.device("cpu"), rank, 3) for rank in range(3)]
+    parts = [
+        Windows(file, 8, 8, seed=1).batch(5, 12, group.share(12))
+        for file, group in zip(files, groups, strict=True)
+    ]
+    whole = Windows(Counted(), 8, 8, seed=1).batch(5, 12)
+    for n in (0, 1):
+        assert torch.equal(torch.cat([part[n] for part in parts]), whole[n])
+    assert [len(file.read) for file in files] == [4, 4, 4]
+    assert len({start for file in files for start in file.read}) == 12
+
+
+def test_a_corpus_may_lie_in_several_files(corpus_dir, tmp_path):
+    split = tmp_path / "split"
+    shutil.copytree(corpus_dir, split)
+    data = (split / "train.bin").read_bytes()
+    (split / "train.bin").unlink()
+    for n, start in enumerate(range(0, len(data), 700)):
+        (split / f"train-{n:05d}.bin").write_bytes(data[start : start + 700])
+    one, several = load_corpus(corpus_dir, 16).train, load_corpus(split, 16).train
+    assert np.array_equal(np.asarray(one), np.asarray(several))
+    a, b = (Windows(ids, 16, 16, seed=3).batch(2, 8) for ids in (one, several))
+    assert torch.equal(a[0], b[0])
+    (split / "train-00001.bin").unlink()
+    with pytest.raises(TrainError, match=r"where meta\.json says .*: a part is missing"):
+        load_corpus(split, 16)
 
 
 def test_validation_windows_reach_from_the_first_to_the_last_token():

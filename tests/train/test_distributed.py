@@ -39,7 +39,6 @@ if int(stops):  # some steps, a checkpoint, more steps that are lost, and on in 
             trainer.save()
     trainer = Trainer(config, load_corpus(pathlib.Path(corpus), 16), pathlib.Path(run), group)
     assert trainer.resume()
-    group.wait()
 trainer.run()
 group.leave()
 """
@@ -50,11 +49,14 @@ def recipe(**changes):
     return {k: v for k, v in RECIPE.items() if k != "prompts"} | exact | changes
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 def torchrun(content, corpus_dir, run, stops=0):
     """Run PROGRAM twice, as `torchrun --nproc-per-node 2` does, without its launcher's seconds."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", PROGRAM, json.dumps(content), str(corpus_dir), str(run)]
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [

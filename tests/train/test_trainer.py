@@ -142,10 +142,10 @@ def test_a_run_cut_between_two_parts_of_a_step_goes_on_unharmed(config, corpus, 
     first = Trainer(updated(config, checkpoint_minutes=1e-9), corpus, tmp_path / "b")
     read = first.windows.batch
 
-    def batch(number, size):
+    def batch(number, size, rows):
         if number == 2 * 6 + 1:  # the second part of the seventh step
             raise KeyboardInterrupt
-        return read(number, size)
+        return read(number, size, rows)
 
     first.windows.batch = batch
     with pytest.raises(KeyboardInterrupt):
