@@ -19,6 +19,7 @@ from storygen.train.data import load_corpus
 from storygen.train.distributed import Group, join
 from storygen.train.finish import finish
 from storygen.train.metrics import METRICS
+from storygen.train.start import in_context
 from storygen.train.trainer import Progress, Trainer
 
 
@@ -59,7 +60,7 @@ def _train(args: argparse.Namespace) -> None:
     changes = dict(_change(text) for text in args.changes)
     if args.init is not None:
         changes["init"] = args.init
-    config = load_recipe(args.recipe, changes)
+    config = in_context(load_recipe(args.recipe, changes))
     name = Path(args.recipe).stem if args.recipe.endswith(".toml") else args.recipe
     run = args.out or Path("runs") / name
     corpus = load_corpus(args.corpus or Path("data") / name, config.window_size)
@@ -76,7 +77,7 @@ def _train(args: argparse.Namespace) -> None:
                 bar.update(task, completed=trainer.step)
                 for damaged in trainer.damaged:
                     bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
-            with _stopped_by_sigterm(trainer):
+            with _stopped_by_sigterm(trainer), group.together():
                 done = trainer.run(args.minutes)
         if group.first and trainer.step and (done or not trainer.is_stopped):
             print(f"{_finished(trainer, name)} is ready. To write with it, copy it into weights/.")

@@ -4,12 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from storygen.checkpoints import load
+from storygen.checkpoints.adapter import base_of
+from storygen.checkpoints.hf import read_config
 from storygen.checkpoints.hub import fetch
 from storygen.errors import TrainError
 from storygen.model import GPT
 from storygen.model.lora import add_lora
 from storygen.tokenizers import Tokenizer
 from storygen.train.config import TrainConfig
+
+
+def in_context(config: TrainConfig) -> TrainConfig:
+    """This run in windows as long as the context of the model directory it begins with, where the
+    recipe leaves block_size out: adapters fit a small base and a large one."""
+    directory = Path(config.init)
+    if not config.init or "block_size" in config.model_fields_set or not directory.is_dir():
+        return config
+    context = read_config(base_of(directory) or directory).block_size
+    return config.model_copy(update={"block_size": context})
 
 
 def first_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:

@@ -8,8 +8,9 @@ from storygen.catalogue import Catalogue
 from storygen.checkpoints import load
 from storygen.errors import CheckpointError, TrainError
 from storygen.tokenizers import CharTokenizer
+from storygen.train.config import load_recipe
 from storygen.train.finish import finish
-from storygen.train.start import first_model
+from storygen.train.start import first_model, in_context
 from storygen.train.trainer import Trainer
 from tests.conftest import random_model
 
@@ -29,6 +30,23 @@ def test_fine_tuning_begins_with_the_given_weights(config, corpus, base):
     for name, weight in load(base)[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["fantasy", "short-story", "dialogue"])
+@pytest.mark.parametrize("context", [512, 1024])
+def test_an_adapters_windows_are_as_long_as_its_bases_context(recipe, context, corpus, tmp_path):
+    model = random_model(corpus.tokenizer.vocab_size, block_size=context)
+    checkpoints.save(tmp_path / "base", model, corpus.tokenizer)
+    config = in_context(load_recipe(recipe, {"init": str(tmp_path / "base")}))
+    assert config.window_size == context
+    assert first_model(config, corpus.tokenizer).config.block_size == context
+
+
+def test_a_window_that_is_named_stays(base):
+    named = load_recipe("fantasy", {"init": str(base), "block_size": 16})
+    assert in_context(named).window_size == 16
+    assert in_context(load_recipe("base")).window_size == 512
+    assert in_context(load_recipe("ancestors/short-stories")).window_size == 1024
 
 
 def test_an_adapter_learns_and_its_base_does_not(config, corpus, base, tmp_path):
