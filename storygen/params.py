@@ -1,7 +1,9 @@
 """SamplingParams: how the next token is chosen and when a passage ends. Knows no torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from storygen.errors import ParamsError
 
@@ -70,6 +72,21 @@ class SamplingParams:
                 raise ParamsError(
                     f"{name} must be true or false, not {_short(getattr(self, name))}."
                 )
+
+
+class Row(NamedTuple):
+    """What the choice of one sequence's next token depends on, besides its logits.
+
+    params.seed is drawn; position is the index of the new token in the whole sequence, prompt
+    included; context holds the token ids that the repetition penalty looks at. adjustments are
+    (token id, what is added to its logit) for some tokens, each once; minus infinity forbids one,
+    and one at least is not forbidden.
+    """
+
+    params: SamplingParams
+    position: int
+    context: Sequence[int]
+    adjustments: Sequence[tuple[int, float]] = ()
 
 
 def checked(name: str, value: object) -> int | float:

@@ -11,27 +11,11 @@ number up in the cumulated distribution would let 12 change, for it shifts all 8
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from storygen.params import SamplingParams
-
-
-class Row(NamedTuple):
-    """What the choice of one sequence's next token depends on, besides its logits.
-
-    params.seed is drawn; position is the index of the new token in the whole sequence, prompt
-    included; context holds the token ids that the repetition penalty looks at. adjustments are
-    (token id, what is added to its logit) for some tokens, each once; minus infinity forbids one,
-    and one at least is not forbidden.
-    """
-
-    params: SamplingParams
-    position: int
-    context: Sequence[int]
-    adjustments: Sequence[tuple[int, float]] = ()
+from storygen.params import Row, SamplingParams
 
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> list[int | None]:

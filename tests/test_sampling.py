@@ -12,9 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from storygen.params import SamplingParams
+from storygen.params import Row, SamplingParams
 from storygen.sampling import (
-    Row,
     _splitmix64,
     adjusted,
     gumbel,

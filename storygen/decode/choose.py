@@ -57,7 +57,10 @@ def arithmetic(
 def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Decoder:
     """A decoder for so many stories at a time, and some that are not being written just now."""
     if by.library is None:
-        return EagerDecoder(network, n_slots(network.config, slots))
+        # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
+        # takes one of the cores for a moment, using all of them costs a step 50 times its time.
+        threads = threads or max(1, cores() - 1)
+        return EagerDecoder(network, n_slots(network.config, slots), threads)
     return native_decoder(by, network.config, network.state_dict(), slots, threads)
 
 

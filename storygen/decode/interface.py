@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+import numpy as np
 
-from storygen.model import GPTConfig
-from storygen.sampling import Row
+from storygen.model.config import GPTConfig
+from storygen.params import Row
 
 
 class Token(NamedTuple):
@@ -36,8 +36,9 @@ class Decoder(Protocol):
         each, among the first n_tokens of the vocabulary; None where logits are no numbers."""
         ...
 
-    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> Tensor:
-        """Compute rows; the logits (len(out), vocab_size) of those in out, until the next step."""
+    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> np.ndarray:
+        """Compute rows; the logits (len(out), vocab_size) of those in out, in float32 and until the
+        next step."""
         ...
 
     def copy(self, source: int, target: int, n: int) -> None:

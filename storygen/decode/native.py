@@ -17,6 +17,7 @@ from ctypes import (
 )
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from storygen.decode.interface import Token
 from storygen.decode.pack import FORMATS, WIDE, Packed
 from storygen.decode.weights import packed
 from storygen.model.config import ACTIVATIONS, GPTConfig
-from storygen.sampling import Row
+from storygen.params import Row
 
 ROWS = 64  # of one step: enough to use each weight well, few enough to stay in a core's cache
 
@@ -137,7 +138,7 @@ class NativeDecoder:
             (c_int32 * self.max_rows)() for _ in range(5)
         )
         self._choices = (_Choice * self.max_rows)()
-        self._logits = torch.empty(1, -(-config.vocab_size // WIDE) * WIDE)
+        self._logits = np.empty((1, -(-config.vocab_size // WIDE) * WIDE), np.float32)
         self._batch = _Batch(
             slots=addressof(self._slots),
             positions=addressof(self._positions),
@@ -170,7 +171,7 @@ class NativeDecoder:
         self._run(rows, out)
         return [token if token >= 0 else None for token in self._drawn[: len(out)]]
 
-    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> Tensor:
+    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> np.ndarray:
         """See interface.Decoder."""
         self._batch.choices = None
         self._run(rows, out)
@@ -190,13 +191,13 @@ class NativeDecoder:
         n, n_out = len(rows), len(out)
         assert n <= self.max_rows, n
         if len(self._logits) < n_out:
-            self._logits = torch.empty(n_out, self._logits.shape[1])
+            self._logits = np.empty((n_out, self._logits.shape[1]), np.float32)
         self._slots[:n] = [row.slot for row in rows]
         self._positions[:n] = [row.position for row in rows]
         self._tokens[:n] = [row.id for row in rows]
         self._out[:n_out] = list(out)
         self._batch.n_rows, self._batch.n_out = n, n_out
-        self._batch.logits = self._logits.data_ptr()
+        self._batch.logits = self._logits.ctypes.data
         self._library.storygen_step(self._session, byref(self._batch))
 
     def _model(self, weights: Mapping[str, Tensor], of_model: Mapping[str, Packed]) -> _Model:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from storygen.decode.interface import Decoder
 from storygen.engine.interface import TokenScore
@@ -67,23 +66,22 @@ def no_numbers(model: str) -> NoNumbersError:
 def _scores(
     decoder: Decoder, slots: Slots, tokenizer: Tokenizer, ids: list[int], name: str
 ) -> Work:
-    pieces: list[Tensor] = []
+    logprobs: list[float] = []
     if tokenizer.eot_id is None:
         # Nothing can stand before the first token: it counts as one of equally likely ones.
         if ids:
-            pieces.append(torch.tensor([-math.log(decoder.config.vocab_size)]))
+            logprobs.append(-math.log(decoder.config.vocab_size))
         tokens = ids
     else:
         tokens = [tokenizer.eot_id, *ids]
     for start, first, stop in windows(len(tokens) - 1, decoder.config.block_size):
         for end, logits in read(decoder, slots, tokens[start:stop], first - 1 - start):
             following = tokens[start + end - len(logits) + 1 : start + end + 1]
-            wanted = torch.tensor(following, device=logits.device)[:, None]
-            pieces.append(logits.float().log_softmax(dim=-1).gather(-1, wanted)[:, 0].cpu())
-            if not pieces[-1].isfinite().all():
+            if not np.isfinite(logits).all():
                 raise no_numbers(name)
+            found = logits[np.arange(len(following)), following] - log_of_sum(logits)
+            logprobs += found.tolist()
             yield
-    logprobs = torch.cat(pieces).tolist() if pieces else []
     # A character of several tokens is the text of its last one; the texts joined are the whole.
     decoder_of_text = StreamDecoder(tokenizer)
     return [TokenScore(decoder_of_text.push(i), p) for i, p in zip(ids, logprobs, strict=True)]
@@ -95,21 +93,28 @@ def _next_tokens(
     block_size = decoder.config.block_size
     ids = prompt_ids(tokenizer, prompt, block_size)
     window = ids[window_start(len(ids), block_size) :]
-    logprobs = torch.empty(0)
+    logprobs = np.empty(0)
     for _, logits in read(decoder, slots, window, len(window) - 1):
+        if not np.isfinite(logits).all():
+            raise no_numbers(name)
         if len(logits):
-            logprobs = logits[0, : tokenizer.vocab_size].double().log_softmax(dim=-1)  # (V,)
+            last = logits[:1, : tokenizer.vocab_size]
+            logprobs = (last - log_of_sum(last)[:, None])[0]  # (V,)
         yield
-    if not logprobs.isfinite().all():
-        raise no_numbers(name)
-    best = logprobs.topk(min(n, len(logprobs)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [TokenScore(tokenizer.decode([token]), logprob) for token, logprob in pairs]
+    best = np.argsort(-logprobs, kind="stable")[:n].tolist()
+    return [TokenScore(tokenizer.decode([token]), float(logprobs[token])) for token in best]
+
+
+def log_of_sum(logits: np.ndarray) -> np.ndarray:
+    """log(sum(exp(logits))) of each row (T, V) -> (T,), in float64."""
+    most = logits.max(axis=-1, keepdims=True)  # (T, 1)
+    total = np.exp(logits - most).sum(axis=-1, dtype=np.float64)
+    return most[:, 0] + np.log(total)
 
 
 def read(
     decoder: Decoder, slots: Slots, window: list[int], first: int
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[tuple[int, np.ndarray]]:
     """Read a window piece by piece: where each piece ends, and the logits (T, vocab_size) after
     each of its tokens from `first` on, until the next step. Holds no slot between the pieces."""
     done = first
@@ -120,7 +125,7 @@ def read(
             stop = min(known + decoder.max_rows, len(window))
             rows = slots.rows(slot, window, known, stop)
             logits = decoder.logits(rows, range(max(done - known, 0), len(rows)))
-            if logits.isfinite().all():
+            if np.isfinite(logits).all():
                 slots.learned(rows)
         finally:
             slots.give_back(slot)

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability
@@ -345,17 +343,11 @@ class LocalEngine:
 
     def _prepare(self) -> Callable[[str], Runner]:
         """What opens a model."""
-        # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
-        # takes one of the cores for a moment, using all of them costs a step 50 times its time.
-        threads = self._threads or max(1, torch.get_num_threads() - 1)
-        torch.set_num_threads(threads)
-        by = self._by = self._by or arithmetic(*self._wanted)
-        return partial(self._open, by, threads)
+        self._by = self._by or arithmetic(*self._wanted)
+        return partial(self._open, self._by)
 
-    def _open(self, by: Arithmetic, threads_of_torch: int, model: str) -> Runner:
-        torch.set_num_threads(threads_of_torch)
+    def _open(self, by: Arithmetic, model: str) -> Runner:
         directory = self._catalogue.get(model).directory
-        with torch.inference_mode():
-            decoder, tokenizer = open_model(by, directory, self._slots, self._threads, self._load)
+        decoder, tokenizer = open_model(by, directory, self._slots, self._threads, self._load)
         self._tokenizers[model] = tokenizer
         return Runner(model, decoder, tokenizer)

@@ -10,7 +10,7 @@ from storygen.engine.sequence import Sequence
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
 from storygen.model.generate import window_start
-from storygen.sampling import Row
+from storygen.params import Row
 from storygen.tokenizers import Tokenizer
 
 

@@ -11,12 +11,11 @@ from functools import partial
 from heapq import heappop, heappush, nlargest
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from storygen.decode.interface import Decoder
 from storygen.engine.interface import WordScore
-from storygen.engine.jobs import Job, Work, no_numbers, read
+from storygen.engine.jobs import Job, Work, log_of_sum, no_numbers, read
 from storygen.engine.sequence import prompt_ids
 from storygen.engine.slots import Slots
 from storygen.model.generate import window_start
@@ -49,16 +48,17 @@ def _next_words(
             for _ in read(decoder, slots, window, len(window) - 1):
                 yield
         logits = _after(decoder, slots, [window + list(path.tokens) for path in paths])
-        if not logits.isfinite().all():
+        if not np.isfinite(logits).all():
             raise no_numbers(name)
-        probabilities = logits[:, : tokenizer.vocab_size].double().softmax(dim=-1).cpu()
+        logits = logits[:, : tokenizer.vocab_size]
+        probabilities = np.exp(logits - log_of_sum(logits)[:, None])
         for path, row in zip(paths, probabilities, strict=True):
             search.expand(path, row)
         yield
     return search.best()
 
 
-def _after(decoder: Decoder, slots: Slots, stories: list[list[int]]) -> Tensor:
+def _after(decoder: Decoder, slots: Slots, stories: list[list[int]]) -> np.ndarray:
     """The logits after each of some stories, of which slots know nearly all."""
     rows, out, taken = [], [], []
     try:
@@ -68,7 +68,7 @@ def _after(decoder: Decoder, slots: Slots, stories: list[list[int]]) -> Tensor:
             rows += slots.rows(slot, ids, slots.recall(slot, ids), len(ids))
             out.append(len(rows) - 1)
         logits = decoder.logits(rows, out)
-        if logits.isfinite().all():
+        if np.isfinite(logits).all():
             slots.learned(rows)
         return logits
     finally:
@@ -105,18 +105,17 @@ class WordSearch:
             self._n_read += 1
         return paths
 
-    def expand(self, path: Path, probabilities: Tensor) -> None:
+    def expand(self, path: Path, probabilities: np.ndarray) -> None:
         """Go on from a path, given the probability of each token (V,) after it."""
         text, finished = self._text(path.tokens)
         word, _ = first_word(text)
         over = _OVER[_state(text)][self._starts]  # (V,) whether a token shows the word to be over
         if finished and word:
             self._found[word] += -path.unlikeliness * float(probabilities[over].sum())
-        onward = probabilities.masked_fill(over, 0.0)
-        best = onward.topk(min(CHILDREN, len(onward)))
+        onward = np.where(over, 0.0, probabilities)
         bar = self._bar()
-        for token, share in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            child = Path(path.unlikeliness * share, (*path.tokens, token))
+        for token in np.argsort(-onward, kind="stable")[:CHILDREN].tolist():
+            child = Path(path.unlikeliness * float(onward[token]), (*path.tokens, token))
             if -child.unlikeliness <= bar:
                 break
             self._add(child)
@@ -170,7 +169,7 @@ def _is_of_word(character: str) -> bool:
 SPACE, WORD, MARK, APOSTROPHE, UNKNOWN, END = range(6)
 
 # By what a text ends with: which starts of tokens show its word to be over.
-_OVER = torch.zeros(4, 6, dtype=torch.bool)
+_OVER = np.zeros((4, 6), np.bool_)
 _OVER[WORD, [SPACE, MARK, END]] = True
 _OVER[MARK, [SPACE, WORD, END]] = True
 _OVER[APOSTROPHE, [SPACE, MARK, APOSTROPHE, END]] = True
@@ -194,11 +193,11 @@ def _start(text: str) -> int:
     return WORD if _is_of_word(text[0]) else MARK
 
 
-def _starts(tokenizer: Tokenizer) -> Tensor:
+def _starts(tokenizer: Tokenizer) -> np.ndarray:
     """What each token starts with (V,)."""
     starts = []
     for token in range(tokenizer.vocab_size):
         text = tokenizer.token_bytes(token).decode("utf-8", errors="replace")
         start = _start(text) if "\ufffd" not in text else UNKNOWN
         starts.append(END if token == tokenizer.eot_id else start)
-    return torch.tensor(starts)
+    return np.array(starts)

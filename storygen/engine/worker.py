@@ -1,4 +1,4 @@
-"""Worker: the thread that alone touches torch. It asks the scheduler whose turn it is, lets that
+"""Worker: the thread that alone touches models. It asks the scheduler whose turn it is, lets that
 model's runner take a step, and passes on what came of it."""
 
 import logging
@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
-
-import torch
 
 from storygen.engine.jobs import NoNumbersError
 from storygen.engine.place import News, Place
@@ -141,12 +139,11 @@ class Worker:
     def _work(self) -> None:
         try:
             self._shelf = self._make_shelf(self._prepare(), self._opened)
-            with torch.inference_mode():
-                while (turn := self._next_turn()) is not None:
-                    self._step_began = time.monotonic()
-                    news = self._run(*turn)
-                    self._step_began = None
-                    self._post(news)
+            while (turn := self._next_turn()) is not None:
+                self._step_began = time.monotonic()
+                news = self._run(*turn)
+                self._step_began = None
+                self._post(news)
         except BaseException as error:  # a panic in Rust code, for one, is no Exception
             log.exception("The engine has stopped.")
             self.failure = error

@@ -11,8 +11,8 @@ from storygen.checkpoints import save
 from storygen.checkpoints.adapter import save_adapter
 from storygen.model import GPT, generate
 from storygen.model.generate import window_start
-from storygen.params import SamplingParams
-from storygen.sampling import Row, sample
+from storygen.params import Row, SamplingParams
+from storygen.sampling import sample
 from storygen.tokenizers import Tokenizer
 from storygen.train.card import model_card
 from storygen.train.config import TrainConfig

@@ -242,7 +242,7 @@ def counted(runner, monkeypatch):
         monkeypatch.setattr(here.decoder, name, count)
     if isinstance(here.decoder, EagerDecoder):  # whose step() calls its logits()
         here.decoder.step = lambda rows, out, choices, n: sample(
-            here.decoder.logits(rows, out)[:, :n], choices
+            torch.tensor(here.decoder.logits(rows, out)[:, :n]), choices
         )
     return here, counts
 

@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from storygen import checkpoints
 from storygen.decode.interface import Token
 from storygen.engine import local, worker
 from storygen.engine.place import Place
 from storygen.model import GPT, GPTConfig
-from storygen.sampling import Row
+from storygen.params import Row
 from storygen.tokenizers import CharTokenizer, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,10 +52,10 @@ class Scripted:
         self._take(rows)
         return [self._next(rows[i].slot) for i in out]
 
-    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> Tensor:
+    def logits(self, rows: Sequence[Token], out: Sequence[int]) -> np.ndarray:
         """See decode.interface.Decoder."""
         self._take(rows)
-        return torch.zeros(len(out), self.config.vocab_size)
+        return np.zeros((len(out), self.config.vocab_size), np.float32)
 
     def copy(self, source: int, target: int, n: int) -> None:
         """See decode.interface.Decoder."""
