@@ -43,12 +43,23 @@ class Draft:
         """From now on tokens are those of a tokenizer."""
         self._decoder = StreamDecoder(tokenizer)
 
-    def add(self, token: int) -> None:
-        """The text of one more token."""
+    def resume(self, tokens: Sequence[int], hidden: int) -> bool:
+        """Take tokens for written and shown, but for the last characters of the last one; whether
+        it has more. What was shown is not undone: no phrase begins before its end."""
+        for token in tokens:
+            self.add(token)
+        self._n_shown, self._shown = len(tokens), len(self._text) - hidden
+        self._beginning = len(self._text)
+        return self._shown > self._starts[-1]
+
+    def add(self, token: int) -> str:
+        """One more token; its text."""
         if self._banned is not None:
             self._places.append(_Place(self._beginning, self._decoder.unfinished))
         self._starts.append(len(self._text))
-        self._text += self._decoder.push(token)
+        text = self._decoder.push(token)
+        self._text += text
+        return text
 
     def undo(self, n: int) -> None:
         """Forget all tokens but the first n."""
@@ -62,6 +73,12 @@ class Draft:
     def length(self) -> int:
         """Index at which the text ends."""
         return len(self._text)
+
+    @property
+    def hidden(self) -> int:
+        """How many characters of the tokens that count as shown are not."""
+        n = self._n_shown
+        return (self._starts[n] if n < len(self._starts) else len(self._text)) - self._shown
 
     def stop_string(self) -> int | None:
         """Index at which the text ends for a stop string."""

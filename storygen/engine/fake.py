@@ -1,12 +1,14 @@
 """FakeEngine: plays scripts instead of models, for tests of what stands above an engine."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from storygen.catalogue import ModelInfo
 from storygen.engine.interface import (
+    Details,
     FinishReason,
     Health,
     Prompt,
@@ -18,6 +20,9 @@ from storygen.engine.interface import (
 from storygen.engine.sequence import check_prompt
 from storygen.errors import EngineError, ModelNotFoundError
 from storygen.params import SamplingParams
+
+HALF = -0.6931471805599453  # natural logarithm
+MARK = "m."  # of each segment
 
 # What a stream does, one after another: a text is a segment, an error is raised.
 Script = Sequence[str | Exception]
@@ -32,6 +37,7 @@ class FakeRequest:
     prompt: str
     params: SamplingParams
     user: str = ""
+    details: Details | None = None
     segments: list[Segment] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
@@ -82,18 +88,25 @@ class FakeEngine:
         return len(text.split())
 
     async def stream(
-        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
+        self,
+        model: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        user: str = "",
+        details: Details | None = None,
     ) -> AsyncGenerator[Segment, None]:
-        """Play the next script."""
+        """Play the next script, from after the segments of the marks."""
         self._check(model)
         prompt = await made(prompt)
         check_prompt(prompt)
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
-        request = FakeRequest(model, prompt, params, user)
+        request = FakeRequest(model, prompt, params, user, details)
         self.requests.append(request)
         reason: FinishReason = "cancelled"
         try:
-            async for segment in self._play(script):
+            script = script[details.after.count(MARK) if details else 0 :]
+            async for segment in self._play(script, details):
                 request.segments.append(segment)
                 yield segment
             reason = self.finish_reason
@@ -104,10 +117,12 @@ class FakeEngine:
         finally:
             request.finish_reason = reason
 
-    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
+    async def score(
+        self, model: str, text: str, *, user: str = "", top: int = 0
+    ) -> list[TokenScore]:
         """Every word is as probable as one in two."""
         self._check(model)
-        return [TokenScore(word, -0.6931471805599453) for word in text.split()]
+        return _scores(text, top)
 
     async def next_tokens(
         self, model: str, prompt: Prompt, n: int, *, user: str = ""
@@ -116,7 +131,7 @@ class FakeEngine:
         self._check(model)
         check_prompt(await made(prompt))
         words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
-        return [TokenScore(word, -0.6931471805599453) for word in words[:n]]
+        return [TokenScore(word, HALF) for word in words[:n]]
 
     async def next_words(
         self, model: str, prompt: Prompt, n: int, *, user: str = ""
@@ -127,18 +142,30 @@ class FakeEngine:
         words = [piece for piece in self.scripts[-1] if isinstance(piece, str)]
         return [WordScore(word, 0.5 ** (i + 1)) for i, word in enumerate(words[:n])]
 
-    async def _play(self, script: Script) -> AsyncGenerator[Segment, None]:
+    async def _play(self, script: Script, details: Details | None) -> AsyncGenerator[Segment, None]:
         for piece in script:
             await asyncio.sleep(self.delay)
             if isinstance(piece, Exception):
                 raise piece
-            yield Segment(piece, len(piece.split()))
+            segment = Segment(piece, len(piece.split()))
+            if details is not None:
+                n = details.logprobs
+                tokens = () if n is None else tuple(_scores(piece, n))
+                segment = replace(segment, mark=MARK, tokens=tokens)
+            yield segment
 
     def _check(self, model: str) -> None:
         if not self._is_running:
             raise EngineError("The engine is not running. Start storygen again.")
         if model not in [info.name for info in self._models]:
             raise ModelNotFoundError(f"There is no model {model!r}.")
+
+
+def _scores(text: str, top: int) -> list[TokenScore]:
+    """Words with the space before them; any other word is less probable."""
+    others = [TokenScore(f" other{n}", HALF * (n + 1)) for n in range(1, top)]
+    words = re.findall(r"\s*\S+\s*$|\s*\S+", text)
+    return [TokenScore(w, HALF, (TokenScore(w, HALF), *others)[:top]) for w in words]
 
 
 def _info(name: str) -> ModelInfo:

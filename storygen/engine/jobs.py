@@ -4,7 +4,7 @@ A job is worked on in slices, so that passages being written go on in between.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,9 +41,10 @@ class Job:
         return False, None
 
 
-def score_job(model: str, ids: list[int]) -> Job:
-    """Asks for the TokenScore of each of ids, a window of them in each slice."""
-    return Job(model, partial(_scores, ids=ids, name=model))
+def score_job(model: str, ids: list[int], top: int = 0) -> Job:
+    """Asks for the TokenScore of each of ids, a window of them in each slice, with as many of the
+    most probable in its place."""
+    return Job(model, partial(_scores, ids=ids, top=top, name=model))
 
 
 def next_tokens_job(model: str, prompt: str, n: int) -> Job:
@@ -64,13 +65,15 @@ def no_numbers(model: str) -> NoNumbersError:
 
 
 def _scores(
-    decoder: Decoder, slots: Slots, tokenizer: Tokenizer, ids: list[int], name: str
+    decoder: Decoder, slots: Slots, tokenizer: Tokenizer, ids: list[int], top: int, name: str
 ) -> Work:
     logprobs: list[float] = []
+    best: list[list[tuple[int, float]]] = []
     if tokenizer.eot_id is None:
         # Nothing can stand before the first token: it counts as one of equally likely ones.
         if ids:
             logprobs.append(-math.log(decoder.config.vocab_size))
+            best.append([])
         tokens = ids
     else:
         tokens = [tokenizer.eot_id, *ids]
@@ -79,12 +82,31 @@ def _scores(
             following = tokens[start + end - len(logits) + 1 : start + end + 1]
             if not np.isfinite(logits).all():
                 raise no_numbers(name)
-            found = logits[np.arange(len(following)), following] - log_of_sum(logits)
-            logprobs += found.tolist()
+            of_sum = log_of_sum(logits)
+            logprobs += (logits[np.arange(len(following)), following] - of_sum).tolist()
+            spelt = logits[:, : tokenizer.vocab_size]
+            best += [likeliest(row, top) if top else [] for row in spelt - of_sum[:, None]]
             yield
     # A character of several tokens is the text of its last one; the texts joined are the whole.
     decoder_of_text = StreamDecoder(tokenizer)
-    return [TokenScore(decoder_of_text.push(i), p) for i, p in zip(ids, logprobs, strict=True)]
+    return [
+        scored(tokenizer, token, decoder_of_text.push(token), logprob, others)
+        for token, logprob, others in zip(ids, logprobs, best, strict=True)
+    ]
+
+
+def likeliest(logprobs: np.ndarray, n: int) -> list[tuple[int, float]]:
+    """The n most probable tokens and their log-probabilities (V,), most probable first."""
+    best = np.argsort(-logprobs, kind="stable")[:n].tolist()
+    return [(token, float(logprobs[token])) for token in best]
+
+
+def scored(
+    tokenizer: Tokenizer, token: int, text: str, logprob: float, top: Iterable[tuple[int, float]]
+) -> TokenScore:
+    """The score of a token that adds this text, with those of the most probable in its place."""
+    others = (TokenScore(text if i == token else tokenizer.decode([i]), p) for i, p in top)
+    return TokenScore(text, logprob, tuple(others))
 
 
 def _next_tokens(
@@ -101,8 +123,7 @@ def _next_tokens(
             last = logits[:1, : tokenizer.vocab_size]
             logprobs = (last - log_of_sum(last)[:, None])[0]  # (V,)
         yield
-    best = np.argsort(-logprobs, kind="stable")[:n].tolist()
-    return [TokenScore(tokenizer.decode([token]), float(logprobs[token])) for token in best]
+    return [TokenScore(tokenizer.decode([i]), p) for i, p in likeliest(logprobs, n)]
 
 
 def log_of_sum(logits: np.ndarray) -> np.ndarray:

@@ -18,7 +18,15 @@ from typing import Any
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability
-from storygen.engine.interface import Health, Prompt, Segment, TokenScore, WordScore, made
+from storygen.engine.interface import (
+    Details,
+    Health,
+    Prompt,
+    Segment,
+    TokenScore,
+    WordScore,
+    made,
+)
 from storygen.engine.jobs import Job, next_tokens_job, score_job
 from storygen.engine.limits import Limits, Quotas, when
 from storygen.engine.memory import model_bytes
@@ -30,7 +38,7 @@ from storygen.engine.sequence import Sequence, check_prompt
 from storygen.engine.shelf import Shelf
 from storygen.engine.words import next_words_job
 from storygen.engine.worker import Worker
-from storygen.errors import BusyError, EngineError
+from storygen.errors import BusyError, EngineError, ParamsError
 from storygen.metrics import QUEUE_WAIT
 from storygen.params import MAX_SEED, SamplingParams
 from storygen.tokenizers import Tokenizer
@@ -119,17 +127,27 @@ class LocalEngine:
         return len(await self._encode(model, text))
 
     async def stream(
-        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
+        self,
+        model: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        user: str = "",
+        details: Details | None = None,
     ) -> AsyncGenerator[Segment, None]:
         """Continue prompt; closing the generator frees the slot before it returns."""
         info = self._known(model)
         if isinstance(prompt, str):
             check_prompt(prompt)
         if params.seed is None:
+            if details is not None and details.after:
+                raise ParamsError(
+                    "A passage goes on after its marks with the seed it had: give it."
+                )
             params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
 
         def sequence(text: str) -> Sequence:
-            return Sequence(model, text, params, info.stop)
+            return Sequence(model, text, params, info.stop, details)
 
         with self._quotas.promised(user, params.max_new_tokens) as spend:
             async with aclosing(self._news(model, user, prompt, sequence)) as news:
@@ -137,10 +155,12 @@ class LocalEngine:
                     spend(segment.token_count)
                     yield segment
 
-    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
+    async def score(
+        self, model: str, text: str, *, user: str = "", top: int = 0
+    ) -> list[TokenScore]:
         """Log-probability of each token of text; worked on a window at a time."""
         ids = await self._encode(model, text)
-        return await self._answer(model, user, text, lambda _: score_job(model, ids))
+        return await self._answer(model, user, text, lambda _: score_job(model, ids, top))
 
     async def next_tokens(
         self, model: str, prompt: Prompt, n: int, *, user: str = ""

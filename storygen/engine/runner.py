@@ -1,12 +1,14 @@
 """Runner: one model with the requests it is working on, all of them a step at a time."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from storygen.decode.interface import Decoder, Token
-from storygen.engine.jobs import Job, no_numbers
+from storygen.engine.jobs import Job, likeliest, log_of_sum, no_numbers, scored
 from storygen.engine.penalties import breaker_tokens
-from storygen.engine.sequence import Sequence
+from storygen.engine.sequence import Scorer, Sequence
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
 from storygen.model.generate import window_start
@@ -37,6 +39,12 @@ class _Running:
     def unread(self) -> int:
         """How many of them it has not read."""
         return len(self.sequence.ids) - self.sequence.window_start - self.known
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether the log-probabilities of its tokens are asked for."""
+        details = self.sequence.details
+        return details is not None and details.logprobs is not None
 
     def choice(self) -> Row:
         """What the choice of its next token depends on."""
@@ -144,15 +152,37 @@ class Runner:
         choices = [row.choice() for row in writing]
         # A vocabulary may be padded to a round number with ids that spell nothing.
         n_tokens = self.tokenizer.vocab_size
+        logprobs = self._logprobs(writing, rows)
         tokens = self.decoder.step(rows, range(len(rows)), choices, n_tokens)
         self._slots.learned(rows)
-        return [self._taken(row, token) for row, token in zip(writing, tokens, strict=True)]
+        return [
+            self._taken(row, token, logprobs.get(row.slot))
+            for row, token in zip(writing, tokens, strict=True)
+        ]
 
-    def _taken(self, row: _Running, token: int | None) -> Outcome | None:
+    def _logprobs(self, writing: list[_Running], rows: list[Token]) -> dict[int, np.ndarray]:
+        """Log-probabilities (V,) of the next token, by slot, where the details want them. Computed
+        apart, so that a passage is the same with and without."""
+        wanted = [row for row, running in zip(rows, writing, strict=True) if running.wants_scores]
+        if not wanted:
+            return {}
+        logits = self.decoder.logits(wanted, range(len(wanted)))[:, : self.tokenizer.vocab_size]
+        logprobs = logits - log_of_sum(logits)[:, None]  # (B, V)
+        return {row.slot: line for row, line in zip(wanted, logprobs, strict=True)}
+
+    def _scorer(self, row: _Running, token: int, logprobs: np.ndarray) -> Scorer:
+        details = row.sequence.details
+        top = likeliest(logprobs, n) if details and (n := details.logprobs) else []
+        return partial(scored, self.tokenizer, token, logprob=float(logprobs[token]), top=top)
+
+    def _taken(
+        self, row: _Running, token: int | None, logprobs: np.ndarray | None
+    ) -> Outcome | None:
         if token is None:
             self._slots.forget(row.slot)
             return Outcome(row.sequence, no_numbers(self.name), final=True)
-        segment = row.sequence.take(token)
+        scorer = None if logprobs is None else self._scorer(row, token, logprobs)
+        segment = row.sequence.take(token, scorer)
         row.known += min(1, row.unread - 1)  # less than before where a banned phrase was undone
         if segment is None:
             return None

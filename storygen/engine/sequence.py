@@ -3,10 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Callable, Set
 
+from storygen.engine import marks
 from storygen.engine.draft import Draft
-from storygen.engine.interface import FinishReason, Segment
+from storygen.engine.interface import Details, FinishReason, Segment, TokenScore
 from storygen.engine.loops import loops
 from storygen.engine.penalties import penalised, penalties
 from storygen.errors import PromptError
@@ -18,6 +19,10 @@ MAX_RETURNS = 50  # to one place, for banned phrases
 CHARACTERS_PER_TOKEN = 16  # far above the four or so of prose: what is cut was out of reach
 
 
+# The score of the token that was drawn, once it is known which text it adds.
+Scorer = Callable[[str], TokenScore]
+
+
 class Sequence:
     """The tokens of one request and the text that has become of them.
 
@@ -27,17 +32,25 @@ class Sequence:
     """
 
     def __init__(
-        self, model: str, prompt: str, params: SamplingParams, stop: tuple[str, ...] = ()
+        self,
+        model: str,
+        prompt: str,
+        params: SamplingParams,
+        stop: tuple[str, ...] = (),
+        details: Details | None = None,
     ) -> None:
         """params.seed is drawn; stop are the texts that end a passage of this model anyway."""
         assert params.seed is not None
-        self.model, self.prompt, self.params = model, prompt, params
+        self.model, self.prompt, self.params, self.details = model, prompt, params, details
         self.ids: list[int] = []
         self.window_start = 0
         self._n_prompt = 0
         self._draft = Draft(prompt, (*params.stop, *stop), params.banned)
         self._forbidden: dict[int, set[int]] = {}  # by the index that the token would have
         self._returns = Counter[int]()
+        self._returned: list[Counter[int]] = []  # those when each number of tokens was first there
+        self._n_counted = 0  # tokens, in the segments so far
+        self._scores: list[TokenScore] = []  # of the tokens since
         self._penalised = penalised(params)
 
     def begin(
@@ -51,6 +64,9 @@ class Sequence:
         self._breakers = breakers
         self._scale = tokenizer.tokens_per_word // BPETokenizer.tokens_per_word
         self._draft.begin(tokenizer)
+        if self.details is not None and self.details.after:
+            self._resume(marks.read(self.details.after))
+        self._note_returns()
 
     def adjustments(self) -> list[tuple[int, float]]:
         """What is added to the logits of some tokens where the next one is drawn."""
@@ -62,24 +78,71 @@ class Sequence:
         added |= dict.fromkeys(self._forbidden.get(len(self.ids), ()), -math.inf)
         return list(added.items())
 
-    def take(self, token: int) -> Segment | None:
-        """Add a token; the text that may be shown now, if any, or the passage's last segment."""
+    def take(self, token: int, scorer: Scorer | None = None) -> Segment | None:
+        """Add a token; the text that may be shown now, if any, or the passage's last segment.
+        scorer is there where the details want scores."""
         over = token == self._eot_id
         if not over:
             self.ids.append(token)
-            self._draft.add(token)
+            text = self._draft.add(token)
+            self._note_returns()
+            if scorer is not None:
+                self._scores.append(scorer(text))
         length, reason = self._ending(over)
         place = self._draft.banned(length, over=reason is not None)
         if place is not None:
             return self._go_back(place)
         if reason is not None:
-            return Segment(*self._draft.show_last(length), reason)
+            return self._segment(*self._draft.show_last(length), reason)
         text, count = self._draft.show()
-        return Segment(text, count) if text else None
+        return self._segment(text, count) if text else None
 
     def finish(self, reason: FinishReason) -> Segment:
         """The last segment: what was held back, less an unfinished character."""
-        return Segment(*self._draft.show_last(self._draft.clean()), reason)
+        return self._segment(*self._draft.show_last(self._draft.clean()), reason)
+
+    def _segment(self, text: str, count: int, reason: FinishReason | None = None) -> Segment:
+        if self.details is None:
+            return Segment(text, count, reason)
+        before = self._n_counted
+        self._n_counted += count
+        tokens, self._scores = tuple(self._scores[:count]), self._scores[count:]
+        if reason is not None:
+            return Segment(text, count, reason, tokens=tokens)
+        ids = self.ids[self._n_prompt + before : self._n_prompt + self._n_counted]
+        mark = marks.written(marks.Mark(ids, self._draft.hidden, self._returns_ahead()))
+        return Segment(text, count, mark=mark, tokens=tokens)
+
+    def _resume(self, mark: marks.Mark) -> None:
+        """Go on where a passage was; raises PromptError where none of these could have been."""
+        n = len(mark.tokens)
+        if n >= self.params.max_new_tokens:
+            raise PromptError(
+                f"The passage to go on with has {n} tokens already and max_new_tokens is "
+                f"{self.params.max_new_tokens}: it counts from the passage's beginning."
+            )
+        known = all(i < self._vocab_size and i != self._eot_id for i in mark.tokens)
+        if not known or not n or not self._draft.resume(mark.tokens, mark.hidden):
+            raise PromptError(
+                f"The marks to go on after are of no passage of {self.model}. Give those of a "
+                "passage that the same model began."
+            )
+        self.ids += mark.tokens
+        self._n_counted = n
+        self._returned = [Counter()] * n
+        self._returns.update({len(self.ids) + at: count for at, count in mark.returns.items()})
+
+    def _note_returns(self) -> None:
+        if self.params.banned:
+            self._returned.append(self._returns.copy())
+
+    def _returns_ahead(self) -> dict[int, int]:
+        """How often it had gone back to places beyond the segments so far, by their distance."""
+        if not self.params.banned:
+            return {}
+        end = self._n_prompt + self._n_counted
+        returned = self._returned[self._n_counted]
+        return {at - end: count for at, count in returned.items() if at >= end}
 
     def _ending(self, over: bool) -> tuple[int, FinishReason | None]:
         """Where the text ends, and why if the passage does with its last token."""
@@ -101,7 +164,8 @@ class Sequence:
         forbidden = self._forbidden.setdefault(at, set())
         forbidden.add(self.ids[at])
         self._returns[at] += 1
-        del self.ids[at:]
+        del self.ids[at:], self._returned[place + 1 :]
+        del self._scores[max(0, place - self._n_counted) :]
         self._draft.undo(place)
         if self._returns[at] == MAX_RETURNS or len(forbidden) == self._vocab_size:
             return self.finish("stop")

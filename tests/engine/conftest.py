@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from storygen.catalogue import Catalogue
-from storygen.engine.interface import Segment
+from storygen.engine.interface import Details, Segment
 from storygen.engine.local import LocalEngine
 from storygen.params import SamplingParams
 
@@ -37,11 +37,15 @@ async def engine(make_engine: MakeEngine) -> LocalEngine:
 
 
 async def write(
-    engine: LocalEngine, prompt: str = "It was a dark night", model: str = "tiny", **params: Any
+    engine: LocalEngine,
+    prompt: str = "It was a dark night",
+    model: str = "tiny",
+    details: Details | None = None,
+    **params: Any,
 ) -> list[Segment]:
     """All segments of one passage, seed 1 if not said otherwise."""
     params = {"seed": 1, "max_new_tokens": 20, "top_k": 0, **params}
-    stream = engine.stream(model, prompt, SamplingParams(**params))
+    stream = engine.stream(model, prompt, SamplingParams(**params), details=details)
     return [segment async for segment in stream if segment.place is None]
 
 

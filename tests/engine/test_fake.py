@@ -85,7 +85,8 @@ async def test_questions_have_answers_of_the_right_kind():
     engine = await started([" the", " end"])
     assert [info.name for info in engine.models()] == ["mystery", "fantasy"]
     assert await engine.count_tokens("mystery", "three little words") == 3
-    assert [score.text for score in await engine.score("mystery", "two words")] == ["two", "words"]
+    assert [score.text for score in await engine.score("mystery", "two words")] == ["two", " words"]
+    assert [len(score.top) for score in await engine.score("mystery", "two words", top=3)] == [3, 3]
     assert [score.text for score in await engine.next_tokens("mystery", "a", 1)] == [" the"]
     assert await engine.next_words("mystery", "a", 5) == [
         WordScore(" the", 0.5),
