@@ -5,7 +5,8 @@ things. The first process writes; the others only compute.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,6 +63,20 @@ class Group:
         distributed.all_gather(found, tensor)
         return [t.cpu() for t in found]
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raises TrainError, instead of a backend's own error, where another process is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
+            if self.size == 1 or not lost:
+                raise
+            raise TrainError(
+                "Another process of this training has ended, or cannot be reached. Start all of "
+                "them again with --resume."
+            ) from error
+
     def from_first(self, make: Callable[[], T]) -> T:
         """What make gives in the first process, for all of them. Its StorygenError is raised in
         all, so that they end or go on together."""
@@ -105,6 +120,8 @@ def join() -> Group:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
+    group = Group(torch.device(device), rank, size)
     if size > 1:
-        distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
-    return Group(torch.device(device), rank, size)
+        with group.together():
+            distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
+    return group
