@@ -166,7 +166,9 @@ async def first_answer(client: Client, since: float) -> tuple[float, str]:
         if re.match(r"\W*\d{6} nonce", client.passage):
             return "word"
         shown = " ".join(client.outputs)
-        return "place" if "in line" in shown else "busy" if "is busy" in shown else ""
+        if "in line" in shown:
+            return "place"
+        return "busy" if "is busy" in shown or "no more may wait" in shown else ""
 
     try:
         async with asyncio.timeout(60):
@@ -249,9 +251,13 @@ async def fairness(page: Page, rows: Rows, seconds: float) -> None:
             if kind == "busy":
                 await asyncio.sleep(0.2)
 
+    async def at_the_end() -> dict[str, int]:
+        # What still waits then is written to its end, by one user ten times as much.
+        await asyncio.sleep(until - time.monotonic())
+        return page.written()
+
     async with watched(page.server.url) as times:
-        await asyncio.gather(*map(write_on, tabs, users))
-    written = page.written()
+        written, *_ = await asyncio.gather(at_the_end(), *map(write_on, tabs, users))
     shares = [written[user] for user in set(users)]
     index, ratio = jain(shares), written["greedy"] / statistics.median(shares)
     rows.add(
