@@ -77,7 +77,7 @@ class Author:
         or is refused, hears of it at once, and what the writer wrote is stored all the same. What
         there is of each draft is stored at its end. Raises what tell or the engine raised.
         """
-        telling = asyncio.ensure_future(tell())
+        telling = asyncio.create_task(self._told(tell))
         readers = [
             asyncio.create_task(self._read(draft, lambda: asyncio.shield(telling)))
             for draft in drafts
@@ -116,6 +116,10 @@ class Author:
             raise StoryError("It was stopped before its end, so nothing was compared.")
         reader.result()
         return draft.text
+
+    async def _told(self, tell: Tell) -> Sequence[Passage]:
+        async with self._studio.telling:
+            return await tell()
 
     async def _read(self, draft: Draft, tell: Tell) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""

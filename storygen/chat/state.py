@@ -10,11 +10,13 @@ from chainlit.session import WebsocketSession
 
 from storygen.chat.controls import Choices, first_choices
 from storygen.chat.screen import Screen
+from storygen.chat.shared_lock import Lock, SharedLock, stop_elsewhere
 from storygen.engine.interface import Engine
 from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import StoryStore
 
 STOP_WITHIN = 5  # seconds for all passages to be stored when the server ends
+TELLING = 4  # stories at a time: of many that begin at once, all would be the last to be stored
 
 
 @dataclass(eq=False)
@@ -48,18 +50,23 @@ class Chat:
 
 
 class Writing:
-    """One story at work, shared by all windows that show it: one turn at a time.
+    """One story at work, shared by all windows that show it: one turn at a time, wherever else the
+    story is open.
 
     Whoever sends something has the word: it interrupts what a model is writing there, and waits
     for the lock only until that is stored.
     """
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.lock: Lock = asyncio.Lock()
         self.chat: Chat | None = None  # whose turn it is
         self.waiting = 0  # turns that will follow it
         self.stops = 0  # how often Stop was pressed
         self.readers: set[asyncio.Task[None]] = set()  # they take in what the engine writes
+
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the word, and would not have this turn write on."""
+        return self.waiting > 0
 
     def stop(self) -> None:
         """The writer wants nothing written now, neither what runs nor what is about to start."""
@@ -82,9 +89,9 @@ class Studio:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.turns: set[asyncio.Task[Any]] = set()
+        self.telling = asyncio.Semaphore(TELLING)  # first come, first served
         self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
         self._chats: WeakSet[Chat] = WeakSet()
-        self._steering = asyncio.Lock()
 
     def chat(self, session: WebsocketSession) -> Chat:
         """The chat of a session, made when first asked for. The session carries it, so that both
@@ -111,15 +118,36 @@ class Studio:
     async def steer(self, owner: str, story_id: str, changes: Mapping[str, Any]) -> Steering:
         """Change some of what the model is told beside a story, and leave the rest, whoever else
         changes it at this moment. Raises StoryError for what cannot be kept."""
-        async with self._steering:
-            story = await self.store.story(owner, story_id)
-            told = from_json(steering_of(story.settings).as_json() | dict(changes))
-            await self.store.update_settings(owner, story_id, {"steering": told.as_json()})
-            return told
+
+        def change(settings: dict[str, Any]) -> dict[str, Any]:
+            told = from_json(steering_of(settings).as_json() | dict(changes))
+            return settings | {"steering": told.as_json()}
+
+        story = await self.store.change_settings(owner, story_id, change)
+        return steering_of(story.settings)
 
     def writing(self, chat: Chat) -> Writing:
         """The work on the chat's story."""
-        return self._writings.setdefault((chat.owner, chat.story_id), Writing())
+        place = (chat.owner, chat.story_id)
+        writing = self._writings.get(place)
+        if writing is None:
+            writing = self._writings[place] = Writing()
+            if self.store.claims.is_shared:
+                writing.lock = SharedLock(
+                    self.store.claims, chat.story_id, writing.is_wanted, self.turns
+                )
+        return writing
+
+    def stop(self, chat: Chat) -> None:
+        """Stop was pressed: nothing more is written in the chat's story now, wherever that is."""
+        writing = self.writing(chat)
+        writing.stop()
+        if writing.chat is None and self.store.claims.is_shared:
+            chat.start(stop_elsewhere(self.store.claims, chat.story_id))
+
+    def works_on(self, story_id: str) -> list[Writing]:
+        """The work on a story, if there is any here."""
+        return [w for (_, of), w in list(self._writings.items()) if of == story_id]
 
     def leave(self, chat: Chat) -> None:
         """A window was closed: what was being written for it ends, and is kept."""
