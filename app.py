@@ -24,6 +24,7 @@ from storygen.catalogue import Catalogue
 from storygen.chat import (
     admin,
     api,
+    elsewhere,
     events,
     files,
     guards,
@@ -74,6 +75,7 @@ def limits_of(settings: Settings) -> Limits:
         stuck_after=settings.stuck_after,
         tokens_per_hour=settings.tokens_per_hour,
         tokens_per_day=settings.tokens_per_day,
+        ledger=settings.data_dir / "quotas.json",
         memory=settings.memory_mb * 10**6 or math.inf,
     )
 
@@ -154,6 +156,7 @@ async def start() -> None:
         logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
         readiness.prove()
         running.add(asyncio.create_task(windows.watch(sio, door)))
+        running.add(asyncio.create_task(elsewhere.attend(studio)))
         ending.listen()
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:
@@ -193,7 +196,7 @@ def history() -> BaseDataLayer:
 @cl.set_starters
 async def starters(user: cl.User | None) -> list[cl.Starter]:
     """Opening lines to begin with."""
-    return opening_lines(studio.engine.models())
+    return opening_lines(studio.models(user.identifier if user else ""))
 
 
 @cl.on_chat_start

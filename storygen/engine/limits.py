@@ -6,7 +6,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from storygen.engine import ledger
 from storygen.errors import QuotaError
 
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
@@ -22,21 +24,28 @@ class Limits:
     stuck_after: float = math.inf  # a step that takes longer never ends
     tokens_per_hour: int = 0
     tokens_per_day: int = 0
+    ledger: Path | None = None  # a file that keeps what was written until the next start
     memory: float = math.inf  # of all models in memory
 
 
 class Quotas:
     """How many tokens each user was written within the last hour and day, by the minute. Kept in
-    memory: a restart forgets it. For one thread."""
+    a file at most once a minute: a kill forgets no more. For one thread."""
 
     def __init__(
-        self, per_hour: int, per_day: int, clock: Callable[[], float] = time.monotonic
+        self,
+        per_hour: int,
+        per_day: int,
+        clock: Callable[[], float] = time.time,
+        kept_in: Path | None = None,
     ) -> None:
-        """0 is no limit."""
+        """0 is no limit; without a file a restart forgets everything."""
         spans = ((HOUR, per_hour, "an hour"), (DAY, per_day, "a day"))
         self._spans = [span for span in spans if span[1]]
         self._clock = clock
-        self._spent: dict[str, deque[tuple[int, int]]] = {}  # minutes, and tokens in them
+        self._file = kept_in if self._spans else None
+        self._spent = ledger.read(self._file) if self._file else {}
+        self._kept = clock() // MINUTE  # when
         self._promised: Counter[str] = Counter()
 
     @contextmanager
@@ -51,6 +60,17 @@ class Quotas:
             self._promised[user] -= tokens
             if self._promised[user] <= 0:
                 del self._promised[user]
+            if self._kept != self._clock() // MINUTE:
+                self.keep()
+
+    def keep(self) -> None:
+        """Have a restart know what was written."""
+        if self._file is None:
+            return
+        self._kept = self._clock() // MINUTE
+        for user in list(self._spent):
+            self._forget_old(user, self._clock())
+        ledger.write(self._file, self._spent)
 
     def _check(self, user: str) -> None:
         now = self._clock()

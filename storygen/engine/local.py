@@ -77,7 +77,7 @@ class LocalEngine:
         self._by: Arithmetic | None = None  # found out by the first worker
         self._slots, self._queue_size, self._loaded_models = slots, queue_size, loaded_models
         self._limits = limits
-        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day)
+        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
         self._reading = asyncio.Lock()  # one tokenizer at a time
         self._bytes: dict[str, int] = {}  # of models that were asked for
@@ -101,6 +101,7 @@ class LocalEngine:
             self._watch.cancel()
         if self._worker is not None:
             await asyncio.to_thread(self._worker.close, CLOSE_WITHIN)
+        self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
         """The models in the weights directory now."""

@@ -53,6 +53,49 @@ def test_what_is_being_written_counts_as_written():
     spend(quotas, 1)
 
 
+def test_a_restart_forgets_no_quota_and_a_kill_a_minute_of_it(tmp_path):
+    clock, file = Clock(), tmp_path / "quotas.json"
+    first = Quotas(100, 0, clock, file)
+    spend(first, 60)
+    first.keep()  # as at the end of the process
+    assert file.stat().st_mode & 0o777 == 0o600
+    second = Quotas(100, 0, clock, file)
+    clock.now += MINUTE
+    spend(second, 40)  # the first of its minute: kept at once
+    spend(second, 1, user="ben")  # killed before this is
+    third = Quotas(100, 0, clock, file)
+    with pytest.raises(QuotaError, match=r"within an hour \(100 "):
+        spend(third, 1)
+    spend(third, 99, user="ben")
+    clock.now += 2 * HOUR
+    third.keep()
+    assert file.read_text() == "[]"  # nobody is kept for ever
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"{", b"null", b"[1]", b'[["ann", [[1]]]]', b'[["ann", [[1, 1e999]]]]'],
+)
+def test_a_file_that_keeps_nothing_is_as_none(tmp_path, content):
+    (tmp_path / "quotas.json").write_bytes(content)
+    spend(Quotas(100, 0, Clock(), tmp_path / "quotas.json"), 1)
+
+
+def test_a_full_disk_is_no_reason_to_write_nothing(tmp_path):
+    quotas = Quotas(100, 0, Clock(), tmp_path / "missing" / "quotas.json")
+    spend(quotas, 1)
+    quotas.keep()
+
+
+async def test_an_engine_knows_what_the_one_before_it_wrote(make_engine, tmp_path):
+    limits = Limits(tokens_per_hour=20, ledger=tmp_path / "quotas.json")
+    engine = await make_engine(limits=limits)
+    await write(engine, max_new_tokens=20, loop_guard=False)
+    await engine.close()
+    with pytest.raises(QuotaError):
+        await write(await make_engine(limits=limits))
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 2 * HOUR), st.integers(1, 80)), max_size=60),
     st.integers(1, 100),
