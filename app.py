@@ -24,7 +24,6 @@ from storygen.catalogue import Catalogue
 from storygen.chat import (
     admin,
     api,
-    elsewhere,
     events,
     files,
     guards,
@@ -156,7 +155,6 @@ async def start() -> None:
         logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
         readiness.prove()
         running.add(asyncio.create_task(windows.watch(sio, door)))
-        running.add(asyncio.create_task(elsewhere.attend(studio)))
         ending.listen()
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:
@@ -196,7 +194,7 @@ def history() -> BaseDataLayer:
 @cl.set_starters
 async def starters(user: cl.User | None) -> list[cl.Starter]:
     """Opening lines to begin with."""
-    return opening_lines(studio.models(user.identifier if user else ""))
+    return opening_lines(studio.engine.models())
 
 
 @cl.on_chat_start
