@@ -194,7 +194,7 @@ def history() -> BaseDataLayer:
 @cl.set_starters
 async def starters(user: cl.User | None) -> list[cl.Starter]:
     """Opening lines to begin with."""
-    return opening_lines(studio.engine.models())
+    return opening_lines(studio.models(user.identifier if user else ""))
 
 
 @cl.on_chat_start

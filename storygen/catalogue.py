@@ -1,6 +1,7 @@
 """The catalogue: what is in weights/, read from JSON only. No weights are opened, no torch."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class ModelInfo:
     prompt_template: str = ""  # how it is asked for a story of a title, with {title} in it
     suggested: dict[str, Any] = field(default_factory=dict)  # SamplingParams by name
     bits_per_byte: float | None = None  # on works held out of training
+    owner: str = ""  # id of the one user who may write with it; everybody may with the others
 
 
 SIZES = {
@@ -49,6 +51,7 @@ EXTRAS: dict[str, type] = {
     "prompt_template": str,
     "suggested": dict,
     "bits_per_byte": float,
+    "owner": str,
 }
 
 
@@ -76,6 +79,11 @@ class Catalogue:
         raise ModelNotFoundError(
             f"There is no model {name[:80]!r} in {self.weights_dir}. Models there: {known}."
         )
+
+
+def open_to(user: str, models: Sequence[ModelInfo]) -> list[ModelInfo]:
+    """The models that a user may write with: everybody's and their own."""
+    return [info for info in models if info.owner in ("", user)]
 
 
 def _read(directory: Path) -> ModelInfo | None:

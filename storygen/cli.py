@@ -295,7 +295,7 @@ def _restore(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _users(args: argparse.Namespace, settings: Settings) -> None:
-    print(accounts.run(args, settings.store_url))
+    print(accounts.run(args, settings.store_url, settings.weights_dir))
 
 
 def _read(path: Path) -> str:

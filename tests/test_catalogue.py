@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from storygen.catalogue import Catalogue
+from storygen.catalogue import Catalogue, open_to
 from storygen.errors import ModelNotFoundError
 
 CONFIG = {"n_positions": 64, "n_layer": 2, "n_embd": 8, "vocab_size": 100}
@@ -71,3 +71,12 @@ def test_an_unknown_name_is_answered_with_those_there_are(tmp_path):
         Catalogue(tmp_path).get("fox")
     with pytest.raises(ModelNotFoundError, match=r"none; train one with"):
         Catalogue(tmp_path / "nowhere").get("fox")
+
+
+def test_a_model_with_an_owner_is_open_to_no_other(tmp_path):
+    add(tmp_path, "mine", extras={"owner": "1d"})
+    add(tmp_path, "ours", extras={"owner": ""})
+    add(tmp_path, "yours", extras={"owner": "1D"})
+    models = Catalogue(tmp_path).models()
+    assert [info.name for info in open_to("1d", models)] == ["mine", "ours"]
+    assert [info.name for info in open_to("", models)] == ["ours"]

@@ -7,8 +7,10 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from storygen.accounts.models import give
 from storygen.errors import AccountError
 
 if TYPE_CHECKING:  # takes a while: not for other commands, nor for --help
@@ -56,14 +58,19 @@ def add_users(commands: Any, run: Callable[..., None]) -> None:
     verb("sign-out", _sign_out, "end every session of the user, at once")
     verb("make-admin", _make_admin, "let the user see how the installation does")
     verb("unmake-admin", _unmake_admin, "let the user write, and no more")
+    own = verb("give", _give, "let nobody but this user write with a model")
+    own.add_argument("model", metavar="MODEL")
+    share = verb("share", _share, "let everybody write with a model again", named=False)
+    share.add_argument("model", metavar="MODEL")
     remove = verb("remove", _remove, "remove an account")
     stories = remove.add_mutually_exclusive_group(required=True)
     stories.add_argument("--with-stories", action="store_true", help="and every story, for ever")
     stories.add_argument("--keep-stories", action="store_true", help="but not its stories")
 
 
-def run(args: argparse.Namespace, url: str) -> str:
+def run(args: argparse.Namespace, url: str, weights_dir: Path) -> str:
     """Do what was asked, on the database at url; what there is to say of it."""
+    args.weights_dir = weights_dir
     from storygen.accounts.users import Users  # as above
     from storygen.story.database import Database
 
@@ -120,6 +127,17 @@ async def _make_admin(users: "Users", args: argparse.Namespace) -> str:
 async def _unmake_admin(users: "Users", args: argparse.Namespace) -> str:
     user = await users.set_admin(args.name, False)
     return f"{user.name} is no administrator."
+
+
+async def _give(users: "Users", args: argparse.Namespace) -> str:
+    user = await users.user(args.name)
+    give(args.weights_dir, args.model, user.id)
+    return f"Nobody but {user.name} may write with {args.model} now."
+
+
+async def _share(_: "Users", args: argparse.Namespace) -> str:
+    give(args.weights_dir, args.model, "")
+    return f"Everybody may write with {args.model} now."
 
 
 async def _remove(users: "Users", args: argparse.Namespace) -> str:

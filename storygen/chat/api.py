@@ -282,8 +282,9 @@ async def _prompt(studio: Studio, owner: str, request: Request) -> tuple[Choices
         raise StoryError(f"after has {len(after):,} characters: at most {MAX_AFTER:,} are read.")
     if after and branch:
         branch[-1] = replace(branch[-1], text=branch[-1].text + after)
-    choices = remembered(story.settings, studio.engine.models())
-    model = model_of(studio.engine, choices.model)
+    models = studio.models(owner)
+    choices = remembered(story.settings, models)
+    model = model_of(models, choices.model)
     longest = choices.params.max_new_tokens
     told = steering_of(story.settings)
     prompt = await prompt_for(studio.engine, model, branch, told, longest)

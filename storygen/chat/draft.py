@@ -123,7 +123,7 @@ class Author:
 
     async def _read(self, draft: Draft, tell: Tell) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
-        model = model_of(self.engine, draft.model)
+        model = model_of(self._studio.models(self.chat.owner), draft.model)
         longest, trailing = draft.params.max_new_tokens, ""
 
         async def prompt() -> str:
@@ -230,9 +230,9 @@ def _ordinal(n: int) -> str:
     return f"{n}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
-def model_of(engine: Engine, name: str) -> ModelInfo:
+def model_of(models: Sequence[ModelInfo], name: str) -> ModelInfo:
     """The model of this name; raises ModelNotFoundError in a writer's words."""
-    model = next((m for m in engine.models() if m.name == name), None)
+    model = next((m for m in models if m.name == name), None)
     if model is None:
         raise ModelNotFoundError(no_model(name))
     return model

@@ -121,7 +121,7 @@ async def begin(studio: Studio, chat: Chat) -> None:
     """A window opens on a story that will exist from its first message on."""
     if chat.session.thread_id_to_resume:  # it was not found, and its id may be a deleted story's
         chat.session.thread_id = str(uuid.uuid4())
-    models = studio.engine.models()
+    models = studio.models(chat.owner)
     await show_settings(studio, chat)
     await chat.screen.emitter.set_commands(commands())
     if not models:
@@ -132,7 +132,7 @@ async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:
     """A window opens on a story from the list, with the settings it had."""
     chat.is_stored = True
     chat.screen.opened_on(thread["steps"])
-    models = studio.engine.models()
+    models = studio.models(chat.owner)
     story = await studio.store.story(chat.owner, chat.story_id)
     chat.choices = remembered(story.settings, models)
     await show_settings(studio, chat)

@@ -14,7 +14,7 @@ async def apply_settings(studio: Studio, chat: Chat, values: object) -> None:
     that was chosen since the form was shown counts. The form is shown anew where more changed than
     was moved, and not for a slider that leaves its preset: it would jump back.
     """
-    models = studio.engine.models()
+    models = studio.models(chat.owner)
     before = chat.choices
     if isinstance(values, Mapping) and values.get("preset") == chat.shown_preset:
         values = {name: value for name, value in values.items() if name != "preset"}
@@ -34,14 +34,14 @@ async def apply_settings(studio: Studio, chat: Chat, values: object) -> None:
 
 async def show_settings(studio: Studio, chat: Chat) -> None:
     """Fill the sidebar."""
-    models = studio.engine.models()
+    models = studio.models(chat.owner)
     chat.shown_preset = preset_of(chat.choices, models)
     await chat.screen.settings(widgets(chat.choices, models))
 
 
 def told(studio: Studio, chat: Chat) -> dict[str, object]:
     """The settings as the workspace shows them."""
-    models = studio.engine.models()
+    models = studio.models(chat.owner)
     names = {model.name: model.display_name for model in models}
     return chat.choices.as_settings() | {
         "model_name": names.get(chat.choices.model, chat.choices.model),

@@ -8,6 +8,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from chainlit.session import WebsocketSession
 
+from storygen.catalogue import ModelInfo, open_to
 from storygen.chat.controls import Choices, first_choices
 from storygen.chat.screen import Screen
 from storygen.chat.shared_lock import Lock, SharedLock, stop_elsewhere
@@ -99,11 +100,15 @@ class Studio:
         chat: Chat | None = vars(session).get("storygen_chat")
         if chat is None:
             owner = session.user.identifier if session.user else ""
-            choices = first_choices(self.engine.models())
+            choices = first_choices(self.models(owner))
             chat = Chat(session, owner, choices, Screen(session))
             vars(session)["storygen_chat"] = chat
             self._chats.add(chat)
         return chat
+
+    def models(self, owner: str) -> list[ModelInfo]:
+        """What an owner of stories may write with."""
+        return open_to(owner, self.engine.models())
 
     def windows(self) -> list[Chat]:
         """All that are open, or were a moment ago."""

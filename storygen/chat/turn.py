@@ -303,7 +303,7 @@ class Turn:
     async def _name(self, title: str) -> None:
         if not title.strip():
             raise StoryError("A title needs words: /title The Lighthouse Murders.")
-        model = model_of(self.floor.engine, self.chat.choices.model)
+        model = model_of(self.floor.studio.models(self.chat.owner), self.chat.choices.model)
         if not model.prompt_template:
             raise StoryError(
                 f"{model.display_name} does not begin with a title. Write the title as the first "

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from storygen.accounts import command
+from storygen.catalogue import Catalogue
 from storygen.cli import main
 from storygen.settings import Settings
 
@@ -88,3 +89,24 @@ def test_passwords_typed_twice_must_be_the_same(
         "The two are not the same, so nothing was changed. Try again.",
     )
     assert users("add", "Ada")[0] == 0
+
+
+def test_a_model_is_given_to_one_user_and_back_to_all(
+    users: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
+    sizes = {"n_positions": 64, "n_layer": 1, "n_embd": 8, "vocab_size": 9}
+    (tmp_path / "voice").mkdir()
+    (tmp_path / "voice" / "config.json").write_text(json.dumps(sizes))
+    (tmp_path / "voice" / "storygen.json").write_text('{"display_name": "Ada’s voice"}')
+    users("add", "Ada", typed=GOOD)
+    ada = json.loads(users("list", "--json")[1])[0]["id"]
+    assert users("give", "ada", "voice") == (0, "Nobody but Ada may write with voice now.")
+    (info,) = Catalogue(tmp_path).models()
+    assert (info.owner, info.display_name) == (ada, "Ada’s voice")
+    assert users("give", "bob", "voice")[0] == 1
+    assert users("give", "ada", "nothing")[0] == 1
+    assert users("share", "voice") == (0, "Everybody may write with voice now.")
+    assert Catalogue(tmp_path).models()[0].owner == ""
+    (tmp_path / "voice" / "storygen.json").write_text("[3]")
+    assert "cannot be changed" in users("share", "voice")[1]

@@ -4,13 +4,16 @@ import asyncio
 import html
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from storygen.catalogue import ModelInfo
 from storygen.chat import events
 from storygen.chat.controls import Choices
 from storygen.chat.prose import verbatim
+from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.chat.turn import Turn
 from storygen.engine.fake import FakeEngine
@@ -409,3 +412,21 @@ def _plain(window: Window) -> list[str]:
 def _with(window: Window, **values: int) -> Choices:
     choices = window.chat.choices
     return replace(choices, params=replace(choices.params, **values))
+
+
+async def test_a_model_of_another_is_neither_offered_nor_written_with(
+    studio_with: StudioWith,
+) -> None:
+    theirs, mine = (
+        ModelInfo(name, Path(name), 128, 2, 8, 100, display_name=name, owner=owner)
+        for name, owner in (("theirs", "somebody-else"), ("mine", OWNER))
+    )
+    window = Window(studio_with(engine := FakeEngine(models=[theirs, mine])))
+    assert window.chat.choices.model == "mine"
+    await apply_settings(window.studio, window.chat, {"model": "theirs"})
+    assert window.chat.choices.model == "mine"
+    window.chat.choices = replace(window.chat.choices, model="theirs")  # as an old story may say
+    await window.type("It begins.")
+    assert any("is gone" in output for output in window.browser.outputs)
+    assert await window.texts() == ["It begins."]
+    assert not engine.requests
