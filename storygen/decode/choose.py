@@ -56,6 +56,10 @@ def arithmetic(
 
 def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Decoder:
     """A decoder for so many stories at a time, and some that are not being written just now."""
+    if by.device.type == "cuda":
+        from storygen.decode.graphs import GraphDecoder  # nobody else needs it
+
+        return GraphDecoder(network, n_slots(network.config, slots))
     if by.library is None:
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.

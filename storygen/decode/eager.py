@@ -1,4 +1,4 @@
-"""EagerDecoder: the network itself, by PyTorch: on CUDA, and where no C compiler is."""
+"""EagerDecoder: the network itself, by PyTorch, where no C compiler is; graphs.py builds on it."""
 
 from collections.abc import Sequence
 from itertools import groupby

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from storygen.decode.eager import EagerDecoder
+from storygen.decode.graphs import GraphDecoder
 from storygen.decode.native import NativeDecoder
 from storygen.engine.interface import Segment
 from storygen.engine.jobs import Job, score_job
@@ -26,11 +27,12 @@ def sequence(prompt="The night was dark.", **params):
     return Sequence("letters", prompt, SamplingParams(**params))
 
 
-@pytest.fixture(params=["native", "eager"])
+@pytest.fixture(params=["native", "eager", "graphs"])
 def runner(request, library):
     def make(model=MODEL, tokenizer=LETTERS, slots=8):
-        if request.param == "eager":
-            return Runner("letters", EagerDecoder(model, slots), tokenizer)
+        if request.param != "native":
+            of_torch = {"eager": EagerDecoder, "graphs": GraphDecoder}[request.param]
+            return Runner("letters", of_torch(model, slots), tokenizer)
         weights = model.state_dict()
         decoder = NativeDecoder(library, model.config, weights, "fp32", slots, 1)
         return Runner("letters", decoder, tokenizer)
