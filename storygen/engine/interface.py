@@ -76,7 +76,7 @@ class WordScore:
 class Health:
     """How an engine is: how many run and wait, the models in memory and the bytes they may come to
     take, how often its worker was started anew, for how long that has been at one step, and which
-    models compute no numbers."""
+    models compute no numbers. trouble says in a sentence why nothing can be written now."""
 
     running: int = 0
     waiting: int = 0
@@ -86,6 +86,7 @@ class Health:
     step_seconds: float = 0.0
     faulty: tuple[str, ...] = ()
     is_alive: bool = False
+    trouble: str = ""
 
 
 async def made(prompt: Prompt) -> str:

@@ -1,0 +1,542 @@
+"""RemoteEngine: models behind a server elsewhere: ours, vLLM, llama.cpp's or another that speaks
+OpenAI's completions.
+
+What is short (passages at a time) is shared out here, user by user, since the server sees one
+client. A passage survives a lost connection: it goes on where it was.
+"""
+
+import asyncio
+import hashlib
+import logging
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from storygen.catalogue import ModelInfo
+from storygen.engine.dialects import (
+    MOST_LIKELY,
+    NAMES,
+    Kind,
+    Reader,
+    count_in,
+    estimated_tokens,
+    kind_of,
+    likely,
+    models_in,
+    scores_in,
+    token_count,
+    words_in,
+)
+from storygen.engine.interface import (
+    Details,
+    Health,
+    Prompt,
+    Segment,
+    TokenScore,
+    WordScore,
+    made,
+)
+from storygen.engine.limits import Limits, Quotas, when
+from storygen.engine.retold import BrokenOffError, Continued, Marked, Retold
+from storygen.engine.scheduler import Scheduler
+from storygen.engine.sequence import check_prompt
+from storygen.engine.upstream import (
+    LaterError,
+    LostError,
+    RefusedError,
+    Upstream,
+    error_in,
+)
+from storygen.errors import (
+    BusyError,
+    EngineError,
+    ModelNotFoundError,
+    PromptError,
+    QuotaError,
+    StorygenError,
+)
+from storygen.params import MAX_SEED, SamplingParams
+
+log = logging.getLogger(__name__)
+
+MOST_COUNTS = 4096  # texts whose tokens are remembered
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how many seconds one waits for a server, and how often one looks at it."""
+
+    answer: float = 60.0  # to a question that is no passage
+    connect: float = 8.0  # to be reached for a new passage
+    silence: float = 60.0  # between two tokens
+    lost: float = 30.0  # to be reached again, for a passage that has begun
+    look: float = 10.0  # between two looks at its models
+    first: float = 3.0  # for the first look, at the start
+    pause: float = 0.1  # before it is tried a second time; twice as long each time after
+    longest_pause: float = 2.0
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in line or at work here."""
+
+    model: str
+    user: str
+    is_ready: bool = True
+    told: int | None = None  # the place in line that whoever waits knows of
+    places: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+
+
+class Line(Scheduler[Ticket]):
+    """Who may ask now, and who waits. What is being written elsewhere cannot pause."""
+
+    def _make_way(self) -> None:
+        pass
+
+    def served(self, ticket: Ticket) -> None:
+        """Somebody was written a token."""
+        self._served[ticket.user] = self._served.get(ticket.user, 0) + 1
+
+
+class RemoteEngine:
+    """The models of a server; see interface.Engine."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        *,
+        context: int = 0,
+        slots: int = 8,
+        queue_size: int = 32,
+        models_at_once: int = 3,
+        limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
+        patience: Patience = Patience(),
+        known: Callable[[str], ModelInfo | None] = lambda name: None,
+    ) -> None:
+        """context is what a model reads where the server does not say; slots is how many passages
+        are asked for at a time of each of so many models; known tells how models look."""
+        self._url, self._key, self._context, self._known = url, key, context, known
+        self._limits, self._patience = limits, patience
+        self._connections = slots * models_at_once + 16  # and for what is no passage
+        self._line = Line(slots, queue_size, models_at_once, waiting_each=limits.waiting_each)
+        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day)
+        self._kind: Kind = "openai"
+        self._models: dict[str, ModelInfo] = {}
+        self._counts: OrderedDict[bytes, int] = OrderedDict()
+        self._pace: dict[str, float] = {}  # seconds of a passage lately, by model
+        self._trouble = "The model server was not asked yet."
+        self._upstream: Upstream | None = None
+        self._look = asyncio.Event()  # at the server, now
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look for the server; where it is not there yet, it is looked for until it is."""
+        if self._upstream is None:
+            self._upstream = Upstream(self._url, self._key, self._connections)
+            await self._refresh(self._patience.first)
+            self._watch = asyncio.create_task(self._watching())
+
+    async def close(self) -> None:
+        """Cancel what runs. Safe to call twice."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        if self._upstream is not None:
+            upstream, self._upstream = self._upstream, None
+            await upstream.close()
+
+    def models(self) -> list[ModelInfo]:
+        """The models it had when it was last looked at."""
+        return list(self._models.values())
+
+    def health(self) -> Health:
+        """What is known of it here."""
+        running = sum(map(len, self._line.running.values()))
+        return Health(
+            running=running,
+            waiting=len(self._line.waiting),
+            models=tuple(self._models),
+            is_alive=self._upstream is not None,
+            trouble=self._trouble,
+        )
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        """Number of tokens, as the server says; where it cannot, an estimate that is no less."""
+        self._info(model)
+        name = hashlib.sha256(f"{model}\0{text}".encode("utf-8", "replace")).digest()
+        if name not in self._counts:
+            self._counts[name] = await self._count(model, text)
+            if len(self._counts) > MOST_COUNTS:
+                self._counts.popitem(last=False)
+        self._counts.move_to_end(name)
+        return self._counts[name]
+
+    async def stream(
+        self,
+        model: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        user: str = "",
+        details: Details | None = None,
+    ) -> AsyncGenerator[Segment, None]:
+        """Continue prompt; closing the generator ends the request, and so its slot there."""
+        self._info(model)
+        if isinstance(prompt, str):
+            check_prompt(prompt)
+        if details is not None and self._kind != "storygen":
+            raise self._cannot("say what a passage consists of")
+        if params.seed is None:
+            params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
+        with self._quotas.promised(user, params.max_new_tokens) as spend:
+            async with aclosing(self._placed(model, user)) as places:
+                async for ticket_or_place in places:
+                    if isinstance(ticket_or_place, Segment):
+                        yield ticket_or_place
+                        continue
+                    passage = await self._passage(model, await made(prompt), params, details)
+                    async with aclosing(self._written(passage, model)) as segments:
+                        async for segment in segments:
+                            spend(segment.token_count)
+                            self._line.served(ticket_or_place)
+                            yield segment
+
+    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
+        """Log-probability of each token of text, where the server tells it."""
+        asked: dict[str, Any] = {"model": model, "text": text}
+        if self._kind == "storygen":
+            return scores_in(await self._answer(model, user, "/v1/score", asked))
+        if self._kind != "vllm":
+            raise self._cannot("tell how probable a text is that is there")
+        asked = {"model": model, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
+        found = likely(_first_choice(await self._answer(model, user, "/v1/completions", asked)))
+        return [replace(score, top=()) for score in found[:-1]]
+
+    async def next_tokens(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[TokenScore]:
+        """The n most probable next tokens, or as many as the server tells."""
+        asked: dict[str, Any] = {"model": model, "prompt": prompt, "n": n}
+        if self._kind == "storygen":
+            return scores_in(await self._answer(model, user, "/v1/next_tokens", asked))
+        wanted = min(n, MOST_LIKELY[self._kind])
+        asked = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        asked |= {"logprobs": wanted, "stream": False}
+        choice = _first_choice(await self._answer(model, user, "/v1/completions", asked))
+        if not choice.get("logprobs"):
+            raise self._cannot("tell how probable the next words are")
+        return list(likely(choice)[0].top)[:n] if likely(choice) else []
+
+    async def next_words(
+        self, model: str, prompt: Prompt, n: int, *, user: str = ""
+    ) -> list[WordScore]:
+        """The n most probable next words, where the server is ours."""
+        if self._kind != "storygen":
+            raise self._cannot("tell which whole words may come next")
+        asked = {"model": model, "prompt": prompt, "n": n}
+        return words_in(await self._answer(model, user, "/v1/next_words", asked))
+
+    def _cannot(self, what: str) -> EngineError:
+        return EngineError(
+            f"{NAMES[self._kind].capitalize()} cannot {what}: storygen's own can "
+            "(python -m storygen serve)."
+        )
+
+    def _info(self, model: str) -> ModelInfo:
+        """What is known of a model; raises ModelNotFoundError."""
+        if self._upstream is None:
+            raise EngineError("The engine is not running. Start storygen again.")
+        if model not in self._models:
+            if self._trouble:
+                raise EngineError(self._trouble)
+            known = ", ".join(self._models) or "none"
+            raise ModelNotFoundError(
+                f"There is no model {model[:80]!r} at the model server. Models there: {known}."
+            )
+        return self._models[model]
+
+    def _server(self) -> Upstream:
+        if self._upstream is None:
+            raise EngineError("The engine is not running. Start storygen again.")
+        return self._upstream
+
+    # What is asked, and asked again.
+
+    async def _passage(
+        self, model: str, prompt: str, params: SamplingParams, details: Details | None
+    ) -> Retold:
+        check_prompt(prompt)
+        info = self._info(model)
+        if self._kind == "storygen":
+            return Marked(info, prompt, params, details)
+        return Continued(self._kind, info, prompt, params)
+
+    async def _written(self, passage: Retold, model: str) -> AsyncGenerator[Segment, None]:
+        """A passage, whatever becomes of the connections it takes."""
+        began = time.monotonic()
+        trial = Trial(self._patience, self._limits.longest_wait)
+        ends = began + self._limits.longest_passage
+        is_over = False
+        while not is_over:
+            if passage.left <= 0:
+                yield passage.finish("length")
+                break
+            try:
+                body = await self._body(passage)
+                async with aclosing(self._pieces(passage, body, trial, ends)) as segments:
+                    async for segment in segments:
+                        is_over = segment.finish_reason is not None
+                        yield segment
+                if not is_over:
+                    raise LostError("The model server ended a passage that was not over.")
+            except RefusedError as error:
+                raise _as_told(error) from None
+            except BrokenOffError:
+                await asyncio.sleep(trial.pause_to_go_on())
+            except (LostError, LaterError) as error:
+                self._look.set()
+                pause = trial.pause_after(error)
+                if isinstance(error, LaterError) and not trial.has_begun:
+                    yield Segment("", 0, place=1)
+                await asyncio.sleep(pause)
+        self._learn_pace(model, time.monotonic() - began)
+
+    async def _body(self, passage: Retold) -> dict[str, Any]:
+        """What to ask for; where prompt and passage are more than the model can read, the beginning
+        goes, so that half of its context is left."""
+        if isinstance(passage, Marked):
+            return passage.body()
+        assert isinstance(passage, Continued)
+        model, context = passage.info.name, passage.info.block_size
+        read = await self.count_tokens(model, passage.story)
+        if read + min(passage.left, context // 2) > context:
+            while read > context - context // 2 and passage.cut(0.9 * (context // 2) / read):
+                read = await self.count_tokens(model, passage.story)
+        return passage.body(max(context - read, 1))
+
+    async def _pieces(
+        self, passage: Retold, body: dict[str, Any], trial: "Trial", ends: float
+    ) -> AsyncGenerator[Segment, None]:
+        """What comes of one request. Raises LostError when it is silent for too long."""
+        reader = Reader()
+        async with aclosing(self._server().events("/v1/completions", body)) as events:
+            while True:
+                try:
+                    async with asyncio.timeout(min(trial.until, ends) - time.monotonic()):
+                        event = await anext(events, None)
+                except TimeoutError:
+                    if time.monotonic() >= ends:
+                        yield passage.finish("time")
+                        return
+                    raise LostError(trial.silence) from None
+                if event is None:
+                    return
+                if (error := error_in(event)) is not None:
+                    raise _mid_stream(*error)
+                for segment in passage.take(reader.read(event)):
+                    if segment.token_count or segment.finish_reason:
+                        trial.got_on()
+                    yield segment
+                    if segment.finish_reason is not None:
+                        return
+
+    async def _count(self, model: str, text: str) -> int:
+        for path, asked in token_count(self._kind, model, text):
+            try:
+                return count_in(await self._asked(path, asked))
+            except RefusedError as error:
+                if not error.is_unknown_route:
+                    raise _as_told(error) from None
+        return estimated_tokens(text)
+
+    async def _answer(
+        self, model: str, user: str, path: str, asked: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The answer to a question that takes a place, as a passage does."""
+        self._info(model)
+        async with aclosing(self._placed(model, user)) as places:
+            async for place in places:
+                if isinstance(place, Ticket):
+                    if "prompt" in asked:
+                        asked["prompt"] = await made(asked["prompt"])
+                        check_prompt(asked["prompt"])
+                    try:
+                        return await self._asked(path, asked)
+                    except RefusedError as error:
+                        raise _as_told(error) from None
+        raise AssertionError("a place is had, or an error raised")
+
+    async def _asked(self, path: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """A question, asked until it is answered or patience is over."""
+        trial = Trial(self._patience, self._patience.answer)
+        while True:
+            try:
+                async with asyncio.timeout(self._patience.answer):
+                    return await self._server().ask("POST", path, asked)
+            except TimeoutError:
+                raise EngineError(
+                    f"The model server did not answer within {self._patience.answer:.0f} seconds."
+                ) from None
+            except (LostError, LaterError) as error:
+                self._look.set()
+                await asyncio.sleep(trial.pause_after(error))
+
+    # Who may ask.
+
+    async def _placed(self, model: str, user: str) -> AsyncGenerator[Segment | Ticket, None]:
+        """Places in line, then the ticket; leaving gives it back."""
+        ticket = Ticket(model, user)
+        try:
+            self._line.add(ticket)
+        except BusyError as error:
+            raise BusyError(f"{error} Try again {self._when(model)}.") from None
+        patience = time.monotonic() + self._limits.longest_wait
+        try:
+            self._tell_places()
+            while (place := await self._next_place(ticket, patience)) > 0:
+                yield Segment("", 0, place=place)
+            yield ticket
+        finally:
+            self._line.remove(ticket)
+            self._tell_places()
+
+    async def _next_place(self, ticket: Ticket, patience: float) -> int:
+        try:
+            async with asyncio.timeout(max(0.0, min(patience - time.monotonic(), 10**6))):
+                return await ticket.places.get()
+        except TimeoutError:
+            raise BusyError(
+                f"{ticket.model} was busy for {self._limits.longest_wait:.0f} seconds, so "
+                f"nothing was written. Try again {self._when(ticket.model)}."
+            ) from None
+
+    def _tell_places(self) -> None:
+        """Tell those whose place in line has changed; 0 is a turn."""
+        at_work = [(0, ticket) for tickets in self._line.running.values() for ticket in tickets]
+        for place, ticket in [*at_work, *enumerate(self._line.line(), 1)]:
+            if ticket.told != place:
+                ticket.told = place
+                ticket.places.put_nowait(place)
+
+    def _learn_pace(self, model: str, seconds: float) -> None:
+        self._pace[model] = (self._pace.get(model, seconds) + seconds) / 2
+
+    def _when(self, model: str) -> str:
+        waiting = len(self._line.waiting)
+        return when(self._pace.get(model, 0.0) * (1 + waiting) / self._line.slots)
+
+    # What there is.
+
+    async def _watching(self) -> None:
+        """Look at the server now and then, and sooner while something is wrong."""
+        while True:
+            pause = self._patience.look if not self._trouble else self._patience.longest_pause
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._look.wait()
+            await asyncio.sleep(self._patience.pause)
+            self._look.clear()
+            await self._refresh(self._patience.answer)
+
+    async def _refresh(self, patience: float) -> None:
+        """Ask which models there are; what goes wrong is remembered, and logged once."""
+        before = self._trouble
+        try:
+            async with asyncio.timeout(patience):
+                answer = await self._server().ask("GET", "/v1/models")
+            infos = models_in(answer, self._context, self._known)
+            self._kind = kind_of(answer)
+            self._models, self._trouble = {info.name: info for info in infos}, ""
+        except TimeoutError:
+            self._trouble = f"The model server did not answer within {patience:.0f} seconds."
+        except EngineError as error:
+            self._trouble = str(error)
+        if self._trouble and self._trouble != before:
+            log.warning("%s (%s)", self._trouble, self._url)
+        elif before and not self._trouble:
+            log.info("The model server at %s has %d models.", self._url, len(self._models))
+
+
+class Trial:
+    """How often one passage or question was tried, and until when it goes on being tried."""
+
+    def __init__(self, patience: Patience, longest_wait: float) -> None:
+        self._patience = patience
+        self._n_failed = 0
+        self._since = time.monotonic()  # the last token, or the beginning
+        self._longest_wait = longest_wait
+        self.has_begun = False
+
+    @property
+    def until(self) -> float:
+        """When silence has lasted too long."""
+        return self._since + (self._patience.silence if self.has_begun else self._longest_wait)
+
+    @property
+    def silence(self) -> str:
+        """What to say then."""
+        return "The model server has sent nothing for too long."
+
+    def got_on(self) -> None:
+        """Something was written."""
+        self.has_begun, self._n_failed, self._since = True, 0, time.monotonic()
+
+    def pause_to_go_on(self) -> float:
+        """Seconds to wait where a passage is only to go on, which may be often."""
+        if self._n_failed < 2:
+            self._n_failed += 1
+            return 0.0
+        return self.pause_after(LostError("The model server does not go on with this passage."))
+
+    def pause_after(self, error: LostError | LaterError) -> float:
+        """Seconds to wait after an error; raises it where patience is over."""
+        self._n_failed += 1
+        pause = self._pause()
+        longest = self._patience.lost if self.has_begun else self._patience.connect
+        if isinstance(error, LaterError):
+            longest = self._patience.lost if self.has_begun else self._longest_wait
+            pause = max(pause, error.seconds or 0.0)
+        if time.monotonic() + pause > self._since + longest:
+            if isinstance(error, LaterError) and "ry again" not in str(error):
+                raise BusyError(f"{error} Try again {when(error.seconds or 0.0)}.") from error
+            raise error
+        return pause
+
+    def _pause(self) -> float:
+        longest = min(
+            self._patience.pause * 2 ** min(self._n_failed, 20), self._patience.longest_pause
+        )
+        return longest * random.uniform(0.5, 1.0)  # those that were lost together come back apart
+
+
+def _mid_stream(told: str, kind: str) -> EngineError:
+    """An error that came in place of a piece."""
+    if kind == "rate_limit_error":
+        return LaterError(told or "The model server is busy.", None)
+    if kind == "service_unavailable_error":
+        return LostError(told or "The model server could not go on.")
+    return EngineError(f"The model server failed: {told or 'it does not say why'}")
+
+
+def _as_told(error: RefusedError) -> StorygenError:
+    """A refusal as the error it was there."""
+    if error.code == "quota":
+        return QuotaError(error.told)
+    if error.code == "model_not_found":
+        return ModelNotFoundError(error.told)
+    if error.status == 400 and error.told.startswith("The prompt"):
+        return PromptError(error.told)
+    return error
+
+
+def _first_choice(answer: dict[str, Any]) -> dict[str, Any]:
+    choices = answer.get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+        raise EngineError("The model server answered without a choice.")
+    return choices[0]

@@ -1,0 +1,233 @@
+"""Upstream: the HTTP of a model server elsewhere. Whatever it answers becomes JSON or a sentence.
+
+Nothing it sends is believed: its answers are bounded before they are read, redirects are not
+followed, and what it says of an error is shortened, made printable, and freed of the key.
+"""
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+
+from storygen.engine.sse import EventError, Events
+from storygen.errors import BusyError, EngineError
+
+MAX_ANSWER = 32_000_000  # bytes; the scores of a million characters
+MAX_TOLD = 300  # characters of what it says of an error
+CONNECT_WITHIN = 5.0  # seconds
+MOST_SECONDS = 3600.0  # a Retry-After that is believed
+
+
+class LostError(EngineError):
+    """The server was not reached, or broke off: asked again, it may answer."""
+
+
+class LaterError(BusyError):
+    """The server has too much to do, and says when to ask again."""
+
+    def __init__(self, sentence: str, seconds: float | None) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+
+
+class RefusedError(EngineError):
+    """The server answered, with a status that says no."""
+
+    def __init__(self, sentence: str, status: int, code: str, told: str) -> None:
+        super().__init__(sentence)
+        self.status, self.code, self.told = status, code, told
+
+    @property
+    def is_unknown_route(self) -> bool:
+        """Whether the server has no such route, whatever is asked there."""
+        return self.status in (404, 405, 501) and "model" not in (self.code + self.told).lower()
+
+
+class Upstream:
+    """One model server. Every method raises LostError, LaterError, RefusedError or, for what makes
+    no sense, EngineError."""
+
+    def __init__(self, url: str, key: str = "", connections: int = 64) -> None:
+        """url is where its /v1 is, with or without that."""
+        self._root = url.rstrip("/").removesuffix("/v1")
+        self._key = key
+        headers = {"accept-encoding": "identity"}  # nothing small can become large
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            follow_redirects=False,  # the key is for this server
+            trust_env=False,
+            timeout=httpx.Timeout(None, connect=CONNECT_WITHIN),  # whoever asks has a patience
+            limits=httpx.Limits(max_connections=connections, keepalive_expiry=30),
+            verify=ssl.create_default_context() if url.startswith("https:") else False,
+        )
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._client.aclose()
+
+    async def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The JSON object it answers with."""
+        async with self._answer(method, path, body) as response:
+            content = await _read(response, MAX_ANSWER)
+        return _object(content)
+
+    async def events(self, path: str, body: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """The JSON objects of a stream, until it says that it is done or, early, breaks off.
+        Closing the generator ends the request."""
+        async with self._answer("POST", path, body) as response:
+            kind = response.headers.get("content-type", "")
+            if not kind.startswith("text/event-stream"):
+                shown = _printable(kind)[:40]
+                raise EngineError(f"The model server answered with {shown!r}, not with a stream.")
+            parser = Events()
+            async for piece in response.aiter_raw():
+                for data in _parsed(parser, piece):
+                    if data.strip() == "[DONE]":
+                        return
+                    yield _object(data)
+
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        with _sentences():
+            async with self._client.stream(method, self._root + path, json=body) as response:
+                if response.status_code != 200:
+                    raise await self._refusal(response)
+                yield response
+
+    async def _refusal(self, response: httpx.Response) -> EngineError:
+        """What a status other than 200 means."""
+        status = response.status_code
+        try:
+            told, code = _told(await _read(response, 64_000))
+        except EngineError:
+            told, code = "", ""
+        told = (told.replace(self._key, "***") if self._key else told)[:MAX_TOLD]
+        because = f": {told}" if told else f" (HTTP {status})."
+        if code == "engine_error":
+            return LostError(told)
+        if status in (429, 503) and code not in ("quota", "too_many_wrong_keys"):
+            return LaterError(f"The model server is busy{because}", _retry_after(response))
+        if status in (502, 504):
+            return LostError(f"The model server cannot be reached by what is before it{because}")
+        if status in (401, 403):
+            sentence = "The model server does not accept STORYGEN_ENGINE_KEY"
+        elif 300 <= status < 400:
+            sentence = "The model server points to another address, which is not followed"
+        elif status >= 500:
+            sentence = "The model server failed"
+        else:
+            sentence = "The model server refused what it was asked"
+        return RefusedError(sentence + because, status, code, told)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What can happen to a connection, said in words."""
+    try:
+        yield
+    except httpx.PoolTimeout:
+        raise LaterError("The page has too much to ask of the model server.", None) from None
+    except httpx.ConnectError as error:
+        if _is_of_tls(error):
+            raise EngineError(
+                "The model server's certificate or encryption is not to be trusted, so nothing was "
+                "asked. Check STORYGEN_ENGINE_URL, and SSL_CERT_FILE for an authority of your own."
+            ) from error
+        raise LostError(UNREACHABLE) from error
+    except httpx.ConnectTimeout as error:
+        raise LostError(UNREACHABLE) from error
+    except httpx.TransportError as error:
+        raise LostError("The connection to the model server broke off.") from error
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise EngineError("The model server's answer makes no sense.") from error
+
+
+UNREACHABLE = (
+    "The model server cannot be reached. Whoever runs it can see why; the page goes on by itself "
+    "once it is back."
+)
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether an error, or what is behind it, is one of encryption."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) or "SSL" in str(error)[:200]:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+async def _read(response: httpx.Response, most: int) -> bytes:
+    """A body of so many bytes at most."""
+    content = bytearray()
+    async for piece in response.aiter_raw():
+        content += piece
+        if len(content) > most:
+            raise EngineError(
+                f"The model server's answer has more than {most // 1000:,} kB and was not read."
+            )
+    return bytes(content)
+
+
+def _parsed(parser: Events, piece: bytes) -> Iterator[str]:
+    try:
+        yield from parser.feed(piece)
+    except EventError as error:
+        raise EngineError(f"The model server sent {error}, which is no passage.") from error
+
+
+def _object(content: str | bytes) -> dict[str, Any]:
+    """JSON as it should be: an object, without NaN."""
+    try:
+        found = json.loads(content, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise EngineError("The model server sent something that is no JSON object.")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _told(content: bytes) -> tuple[str, str]:
+    """What an error's body says, and its code."""
+    found = _object(content)
+    error = found.get("error", found)
+    if not isinstance(error, dict):
+        error = {"message": error}
+    texts = (error.get(name) for name in ("message", "detail", "error"))
+    told = next((text for text in texts if isinstance(text, str)), "")
+    code = error.get("code")
+    return _printable(told), code if isinstance(code, str) else ""
+
+
+def error_in(event: dict[str, Any]) -> tuple[str, str] | None:
+    """What an event says of an error, and its type, where it is one."""
+    if not event.get("error"):
+        return None
+    error = event["error"]
+    kind = error.get("type") if isinstance(error, dict) else None
+    told, _ = _told(json.dumps(event).encode())
+    return told[:MAX_TOLD], kind if isinstance(kind, str) else ""
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """The seconds of Retry-After; a date is not read."""
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return min(max(seconds, 0.0), MOST_SECONDS) if seconds == seconds else None
+
+
+def _printable(text: str) -> str:
+    """A text as it can stand in a line."""
+    shortened = " ".join(text[:4_000].split())
+    return "".join(character for character in shortened if character.isprintable())
