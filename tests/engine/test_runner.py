@@ -230,10 +230,9 @@ def test_a_prompt_that_cannot_be_read_fails_alone(runner, monkeypatch):
 # What the slots remember
 
 
-@pytest.fixture
-def counted(runner, monkeypatch):
-    """A runner, and the rows it computes: how many in each step."""
-    here, counts = runner(), []
+def watch(here, monkeypatch):
+    """The rows that a runner computes: how many in each step."""
+    counts = []
     for name in ("logits", "step"):
         compute = getattr(here.decoder, name)
 
@@ -246,7 +245,14 @@ def counted(runner, monkeypatch):
         here.decoder.step = lambda rows, out, choices, n: sample(
             torch.tensor(here.decoder.logits(rows, out)[:, :n]), choices
         )
-    return here, counts
+    return counts
+
+
+@pytest.fixture
+def counted(runner, monkeypatch):
+    """A runner, and the rows it computes."""
+    here = runner()
+    return here, watch(here, monkeypatch)
 
 
 def test_going_on_reads_nothing_again(counted):
@@ -284,6 +290,20 @@ def test_a_long_prompt_is_read_in_pieces_between_the_words_of_others(counted):
     for made, segments in zip([writing, long], texts, strict=True):
         assert text_of(segments) == expected(made)
     assert counts[:8] == [1, 1, 8, 1, 8, 1, 8, 1]
+
+
+def test_a_prompt_of_gpt2s_whole_context_keeps_nobody_waiting_for_more_than_a_piece(
+    runner, monkeypatch
+):
+    """As it is served: 64 of 1,024 tokens at most are read between two words of somebody else."""
+    here = runner(random_model(LETTERS.vocab_size, block_size=1024))
+    counts = watch(here, monkeypatch)
+    writing = sequence("A", max_new_tokens=30, loop_guard=False)
+    long = sequence(("It was so dark, he said. " * 41)[:1020], max_new_tokens=1)
+    run(here, [writing, long], arrivals={1: 2})
+    pieces = [n for n, rows in enumerate(counts) if rows > 2]
+    assert [counts[n] for n in pieces] == [64] * 15 + [59]  # and the last token, with a word
+    assert all(counts[n + 1] <= 2 for n in pieces)
 
 
 @pytest.mark.parametrize("seed", range(3))
