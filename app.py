@@ -24,6 +24,7 @@ from storygen.catalogue import Catalogue
 from storygen.chat import (
     admin,
     api,
+    elsewhere,
     events,
     files,
     guards,
@@ -155,6 +156,7 @@ async def start() -> None:
         logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
         readiness.prove()
         running.add(asyncio.create_task(windows.watch(sio, door)))
+        running.add(asyncio.create_task(elsewhere.attend(studio)))
         ending.listen()
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:

@@ -85,7 +85,7 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         await Turn(studio, chat).edit(written.id, written.text)
 
     async def on_stop(chat: Chat, _: Any) -> None:
-        studio.writing(chat).stop()
+        studio.stop(chat)
 
     async def on_settings(chat: Chat, values: Any) -> None:
         await apply_settings(studio, chat, values)

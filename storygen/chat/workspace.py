@@ -85,7 +85,7 @@ async def _again(studio: Studio, chat: Chat, asked: Asked) -> None:
 
 
 async def _stop(studio: Studio, chat: Chat, asked: Asked) -> None:
-    studio.writing(chat).stop()
+    studio.stop(chat)
 
 
 async def _set(studio: Studio, chat: Chat, asked: Asked) -> None:

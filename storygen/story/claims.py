@@ -1,14 +1,15 @@
 """Who writes what: how a passage that grows is told from one that a dead program left half done.
 
 SQLite's file belongs to one running program. On PostgreSQL, which several share, each passage being
-written is an advisory lock of its program's session: it goes when the program does, however.
+written is an advisory lock of its program's session: it goes when the program does, however. So is
+each story that a turn is at work on.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,19 +20,30 @@ from storygen.errors import DatabaseError, StoryError
 from storygen.story.database import Database
 
 RUNNING: Final = 0x73746F72790002  # the advisory lock that every running program has a share of
+CHANNEL: Final = "storygen"  # where the programs of a database hear of each other
+
+Hear = Callable[[str], None]
 
 
 class Claims(Protocol):
-    """The passages that this program writes."""
+    """What this program writes, and what it tells the others that share its database."""
 
-    async def take(self, passage_id: str) -> None:
-        """Claim a passage, before it is stored."""
+    is_shared: bool  # whether there may be others
+
+    async def take(self, given_id: str) -> bool:
+        """Claim a passage, before it is stored, or a story; False where another has it."""
 
     async def keep(self) -> None:
         """Make sure of what is claimed, where the server may have been restarted meanwhile."""
 
-    async def let_go(self, passage_id: str) -> None:
+    async def let_go(self, given_id: str) -> None:
         """Claim it no longer, once it is complete."""
+
+    async def tell(self, news: str) -> None:
+        """Let the other programs hear something, if they can."""
+
+    async def listen(self, hear: Hear) -> None:
+        """Call hear with what other programs tell, from now on."""
 
     async def abandoned(self, connection: AsyncConnection, ids: Sequence[str]) -> list[str]:
         """Those of the passages that nobody writes. While connection's transaction lasts, nobody
@@ -73,17 +85,26 @@ def claim_file(file: Path) -> FileLock:
 class SoleUse:
     """Nobody else writes: whatever is unfinished when the file is opened was abandoned."""
 
+    is_shared = False
+
     def __init__(self, file: Path) -> None:
         self._lock = claim_file(file)
 
-    async def take(self, passage_id: str) -> None:
-        """Nothing to do: the file is ours."""
+    async def take(self, given_id: str) -> bool:
+        """Nothing to do: the file is ours, and all in it."""
+        return True
 
     async def keep(self) -> None:
         """As above."""
 
-    async def let_go(self, passage_id: str) -> None:
+    async def let_go(self, given_id: str) -> None:
         """As above."""
+
+    async def tell(self, news: str) -> None:
+        """Nobody is there to hear it."""
+
+    async def listen(self, hear: Hear) -> None:
+        """Nobody is there to tell anything."""
 
     async def abandoned(self, connection: AsyncConnection, ids: Sequence[str]) -> list[str]:
         """All of them."""
@@ -97,27 +118,45 @@ class SoleUse:
 class SharedClaims:
     """Advisory locks of a session that lives as long as the program does."""
 
+    is_shared = True
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._held: set[str] = set()
+        self._hear: Hear | None = None
         self._session: AsyncConnection | None = None
         self._turn = asyncio.Lock()
 
-    async def take(self, passage_id: str) -> None:
-        """Lock it."""
-        await self._say("pg_try_advisory_lock", passage_id)
-        self._held.add(passage_id)
+    async def take(self, given_id: str) -> bool:
+        """Lock it, if nobody else has."""
+        is_ours: bool = await self._ask(sa.func.pg_try_advisory_lock(_key(given_id)))
+        if is_ours:
+            self._held.add(given_id)
+        return is_ours
 
     async def keep(self) -> None:
         """Lock everything anew if the session was lost."""
         async with self._turn:
             await self._connected()
 
-    async def let_go(self, passage_id: str) -> None:
+    async def let_go(self, given_id: str) -> None:
         """Unlock it. A session that is lost has let go already."""
-        self._held.discard(passage_id)
+        self._held.discard(given_id)
         with contextlib.suppress(DatabaseError):
-            await self._say("pg_advisory_unlock", passage_id)
+            await self._ask(sa.func.pg_advisory_unlock(_key(given_id)))
+
+    async def tell(self, news: str) -> None:
+        """Notify whoever listens at this moment. It is a courtesy: nothing depends on it."""
+        with contextlib.suppress(DatabaseError):
+            await self._ask(sa.func.pg_notify(CHANNEL, news))
+
+    async def listen(self, hear: Hear) -> None:
+        """Also in sessions to come, where this one is lost."""
+        async with self._turn:
+            session = await self._connected()
+            self._hear = hear
+            with self._database.errors_as_sentences():
+                await self._listen_in(session)
 
     async def abandoned(self, connection: AsyncConnection, ids: Sequence[str]) -> list[str]:
         """Those whose lock can be had for a moment."""
@@ -138,12 +177,11 @@ class SharedClaims:
         await self._session.close()
         self._session = None
 
-    async def _say(self, function: str, passage_id: str) -> None:
-        ask = sa.select(getattr(sa.func, function)(_key(passage_id)))
+    async def _ask(self, function: sa.FunctionElement[Any]) -> Any:
         async with self._turn:
             session = await self._connected()
             with self._database.errors_as_sentences():
-                await session.execute(ask)
+                return (await session.execute(sa.select(function))).scalar_one()
 
     async def _connected(self) -> AsyncConnection:
         """The session, with everything locked in it that this program writes."""
@@ -157,6 +195,7 @@ class SharedClaims:
         try:
             with self._database.errors_as_sentences():
                 await self._lock_all(session)
+                await self._listen_in(session)
         except BaseException:
             await session.close()
             raise
@@ -169,8 +208,20 @@ class SharedClaims:
             raise StoryError(
                 f"{self._database.place} is being restored: start again when that is done."
             )
-        for passage_id in self._held:
-            await session.execute(sa.select(sa.func.pg_try_advisory_lock(_key(passage_id))))
+        for given_id in self._held:
+            await session.execute(sa.select(sa.func.pg_try_advisory_lock(_key(given_id))))
+
+    async def _listen_in(self, session: AsyncConnection) -> None:
+        if self._hear is None:
+            return
+        driver: Any = (await session.get_raw_connection()).driver_connection
+        hear = self._hear
+
+        def told(connection: Any, pid: int, channel: str, news: str) -> None:
+            if pid != connection.get_server_pid():
+                hear(news)
+
+        await driver.add_listener(CHANNEL, told)
 
 
 async def _is_open(session: AsyncConnection) -> bool:
@@ -181,6 +232,6 @@ async def _is_open(session: AsyncConnection) -> bool:
     return driver is not None and not driver.is_closed()
 
 
-def _key(passage_id: str) -> int:
+def _key(given_id: str) -> int:
     """An advisory lock's number: the first half of the UUID."""
-    return int.from_bytes(UUID(passage_id).bytes[:8], "big", signed=True)
+    return int.from_bytes(UUID(given_id).bytes[:8], "big", signed=True)

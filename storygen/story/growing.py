@@ -37,14 +37,14 @@ class Growing:
     """The passages of a database that grow, and the changes that must wait for what is owed."""
 
     def __init__(self, database: Database, claims: Claims) -> None:
-        self._database, self._claims = database, claims
+        self._database, self.claims = database, claims
         self._owed: dict[str, Owed] = {}
 
     async def close(self) -> None:
         """Store what is owed if that is possible, and claim nothing any more."""
         with contextlib.suppress(DatabaseError):
             await self.pay()
-        await self._claims.close()
+        await self.claims.close()
 
     async def settle(self, which: sa.ColumnElement[bool]) -> None:
         """Say of abandoned passages that they are complete."""
@@ -52,7 +52,7 @@ class Growing:
         async with self._database.write() as connection:
             found = (await connection.execute(sa.select(passages_table).where(growing))).mappings()
             rows = {row["id"]: row for row in found}
-            for passage_id in await self._claims.abandoned(connection, list(rows)):
+            for passage_id in await self.claims.abandoned(connection, list(rows)):
                 reason = PICKED if PICKED in (rows[passage_id]["params"] or {}) else INTERRUPTED
                 await connection.execute(
                     passages_table.update()
@@ -67,7 +67,7 @@ class Growing:
         growing = [row["id"] for row in rows if row["state"] == "streaming"]
         if not self._database.is_shared:
             return []
-        return await self._claims.abandoned(connection, growing)
+        return await self.claims.abandoned(connection, growing)
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[AsyncConnection]:
@@ -89,7 +89,7 @@ class Growing:
             if self._owed.get(passage_id) is owing:
                 del self._owed[passage_id]
             if owing.state == "complete":
-                await self._claims.let_go(passage_id)
+                await self.claims.let_go(passage_id)
 
     async def pay(self) -> None:
         """Store what could not be stored when it came; DatabaseError if it still cannot be."""
@@ -103,11 +103,11 @@ class Growing:
         if state != "streaming":
             yield
             return
-        await self._claims.take(passage_id)
+        await self.claims.take(passage_id)
         try:
             yield
         except BaseException:
-            await self._claims.let_go(passage_id)
+            await self.claims.let_go(passage_id)
             raise
 
     async def grow(self, passage_id: str, owing: Owed) -> Passage:
@@ -119,13 +119,13 @@ class Growing:
                 self._owed[passage_id] = owing
             raise
         if owing.state == "complete":
-            await self._claims.let_go(passage_id)
+            await self.claims.let_go(passage_id)
         return passage
 
     async def _grown(self, passage_id: str, owing: Owed) -> Passage:
         mine = (passages_table.c.id == passage_id, passages_table.c.owner == owing.owner)
         values = {"text": owing.text, "state": owing.state, "finish_reason": owing.finish_reason}
-        await self._claims.keep()
+        await self.claims.keep()
         async with self.change() as connection:
             grown = await connection.execute(
                 passages_table.update()

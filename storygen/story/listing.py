@@ -1,5 +1,6 @@
 """Stories as a list shows them: made, named, found, put away, deleted and restored."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,9 +89,16 @@ class StoryList:
 
     async def update_settings(self, owner: str, story_id: str, settings: dict[str, Any]) -> Story:
         """Change some of a story's settings and leave the others."""
+        return await self.change_settings(owner, story_id, lambda before: before | settings)
+
+    async def change_settings(
+        self, owner: str, story_id: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> Story:
+        """Put what change makes of a story's settings in their place; nobody else changes them
+        meanwhile, and where it raises, nothing is changed."""
         async with self._growing.change() as connection:
             held = await hold(connection, owner, story_id)
-            await hold(connection, owner, story_id, settings=held["settings"] | settings)
+            await hold(connection, owner, story_id, settings=change(held["settings"]))
             return await story_of(connection, owner, story_id)
 
     async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:

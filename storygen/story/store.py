@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storygen.errors import StoryError
-from storygen.story.claims import claims_on
+from storygen.story.claims import Claims, claims_on
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
@@ -92,6 +92,11 @@ class StoryStore(StoryList):
     def database(self) -> Database:
         """The database the stories are in; accounts are kept there, too."""
         return self._database
+
+    @property
+    def claims(self) -> Claims:
+        """What this program has to itself of a database that others may share."""
+        return self._growing.claims
 
     async def close(self) -> None:
         """Let go of the database. Safe to call twice."""

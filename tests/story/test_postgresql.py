@@ -85,7 +85,7 @@ async def test_a_lost_session_of_claims_is_replaced(
     story = await store.create_story(ME)
     for asked in (None, "SELECT pg_terminate_backend(pg_backend_pid())"):
         half = await store.add_passage(ME, story.id, "model", " Half", state="streaming")
-        claims = store._growing._claims
+        claims = store.claims
         assert isinstance(claims, SharedClaims)
         assert claims._session is not None
         if asked is None:
