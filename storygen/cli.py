@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from storygen.accounts import command as accounts
+from storygen.accounts import key_command as api_keys
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.build import described
 from storygen.errors import CheckpointError, PromptError, SettingsError, StorygenError
 from storygen.params import RANGES, SamplingParams
+from storygen.serve import command as serving
 from storygen.settings import Settings, load_settings
 
 DIALECTS = ("auto", "hf", "raschka", "char", "nanogpt", "gguf")
@@ -101,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     exporting.set_defaults(run=_export)
 
+    serving.add_serve(commands, _serve)
     accounts.add_users(commands, _users)
+    api_keys.add_keys(commands, _keys)
 
     quantizing = commands.add_parser(
         "quantize",
@@ -296,6 +300,20 @@ def _restore(args: argparse.Namespace, settings: Settings) -> None:
 
 def _users(args: argparse.Namespace, settings: Settings) -> None:
     print(accounts.run(args, settings.store_url, settings.weights_dir))
+
+
+def _keys(args: argparse.Namespace, settings: Settings) -> None:
+    print(api_keys.run(args, settings.store_url))
+
+
+def _serve(args: argparse.Namespace, settings: Settings) -> None:
+    from storygen.engines import engine_of  # as above
+    from storygen.launch import require_free_port, require_models
+
+    host = args.host or settings.host
+    require_free_port(host, args.port, "--port")
+    require_models(settings)
+    serving.run(settings, engine_of(settings, "quotas-serve.json"), host, args.port)
 
 
 def _read(path: Path) -> str:

@@ -22,7 +22,7 @@ DATABASE_SECONDS = 3.0  # it may take to answer; whoever starts the page waits f
 CHAINLIT_SWITCHES = {"CI", "DEBUG", "HEADLESS", "NO_CACHE", "WATCH"}
 
 
-def require_free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int, chosen_with: str = "STORYGEN_PORT") -> None:
     """Raise SettingsError unless every address of host can be listened on at port."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -30,9 +30,9 @@ def require_free_port(host: str, port: int) -> None:
             socket.create_server(address[:2], family=family).close()
     except OSError as error:
         raise SettingsError(
-            f"The page cannot be served on port {port} of {host}: "
+            f"storygen cannot be served on port {port} of {host}: "
             f"{os.strerror(error.errno or 0)}. Close the program that has the port, or choose "
-            "another with STORYGEN_PORT."
+            f"another with {chosen_with}."
         ) from error
 
 
@@ -62,7 +62,10 @@ def sole_use(directory: Path) -> FileLock:
 
 
 def require_models(settings: Settings) -> None:
-    """Raise SettingsError when a folder or a model was chosen that is not there."""
+    """Raise SettingsError when a folder or a model was chosen that is not there; where a server
+    has the models, none need be here."""
+    if settings.engine_url:
+        return
     chosen = settings.model_fields_set
     if "weights_dir" in chosen and not settings.weights_dir.is_dir():
         raise SettingsError(

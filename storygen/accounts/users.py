@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from storygen.accounts import passwords
 from storygen.errors import AccountError
 from storygen.story.database import Database
-from storygen.story.schema import head_moves, marks, passages, sign_ins, stories, users
+from storygen.story.schema import (
+    api_keys,
+    head_moves,
+    marks,
+    passages,
+    sign_ins,
+    stories,
+    users,
+)
 
 LONGEST_NAME = 64
 
@@ -157,6 +165,7 @@ class Users:
         async with self._database.write() as connection:
             user = await _user(connection, name)
             await _sign_out(connection, user)
+            await connection.execute(api_keys.delete().where(api_keys.c.user_id == user.id))
             await connection.execute(users.delete().where(users.c.id == user.id))
             owned = sa.select(sa.func.count()).where(stories.c.owner == user.id)
             count = (await connection.execute(owned)).scalar_one()

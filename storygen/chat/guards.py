@@ -4,7 +4,6 @@ Chainlit answers every origin, takes any session id as a folder name and serves 
 never uses. Each function here closes one of these; app.py puts them in place.
 """
 
-import ipaddress
 import os
 import secrets
 import uuid
@@ -22,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from storygen.chat.prose import untyped
 from storygen.errors import SettingsError, StoryError
+from storygen.hosts import LOOPBACK, is_address, is_loopback, name_of
 
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 MAX_BODY = 1024 * 1024  # bytes; what the model is told of a story, a title, a button
 MAX_FILE = 64_000_000  # bytes; a draft or a story, whose route has limits of its own
 MAX_MESSAGE = 1_000_000  # characters
@@ -97,8 +96,8 @@ class Guard:
     def _refusal(self, headers: Headers) -> str | None:
         """Why this request is not answered, None when it is."""
         host = headers.get("host", "")
-        name = _name_of(host)
-        if name not in self._hosts and not (self._any_address and _is_address(name)):
+        name = name_of(host)
+        if name not in self._hosts and not (self._any_address and is_address(name)):
             return f"This page is not served as {host[:80]!r}; STORYGEN_ALLOW_ORIGINS adds names."
         origin = headers.get("origin")
         if origin is None or origin.lower() in self._origins:
@@ -143,7 +142,7 @@ def content_security_policy(script_hashes: Sequence[str]) -> str:
 
 def allowed_hosts(host: str, origins: Sequence[str]) -> set[str]:
     """Names the page answers to: its own, those of this machine and those of origins."""
-    return LOOPBACK_HOSTS | {host} | {_name_of(urlsplit(origin).netloc) for origin in origins}
+    return {*LOOPBACK, host, *(name_of(urlsplit(origin).netloc) for origin in origins)}
 
 
 def needed_routes(app: FastAPI, chainlits: APIRouter) -> list[BaseRoute]:
@@ -288,14 +287,6 @@ def written_message(payload: object) -> Written:
     return Written(message["id"], untyped(text), command if isinstance(command, str) else "")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_needed(route: BaseRoute, prefix: str) -> bool:
     if not isinstance(route, Route):
         return False
@@ -309,21 +300,6 @@ def _body_refusal(headers: Headers, limit: int) -> str | None:
     if "transfer-encoding" in headers or not length.isdecimal():
         return "This page reads only bodies of a stated length."
     return "That is too much at once." if int(length) > limit else None
-
-
-def _name_of(host: str) -> str:
-    """The name in a Host header, without port and brackets; empty where there is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # such as an open bracket
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(name))
-    except ValueError:
-        return False
 
 
 async def _refuse(status: int, why: str, scope: Scope, receive: Receive, send: Send) -> None:

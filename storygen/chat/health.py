@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from storygen import logs, metrics
-from storygen.chat.guards import is_loopback
 from storygen.chat.state import Studio
 from storygen.engine.interface import Engine
 from storygen.errors import BusyError, StorygenError
+from storygen.hosts import is_loopback
 from storygen.params import SamplingParams
 
 TRY_AGAIN = 15.0  # seconds after which a model that failed is tried again

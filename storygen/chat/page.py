@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from storygen.chat import guards
 from storygen.chat.doors import WRITER, Door, Gate, PasswordDoor, visitor_of
+from storygen.hosts import is_loopback
 
 _OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -40,7 +41,7 @@ def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute], doo
     app.add_middleware(  # the last one added is the first that is asked
         guards.Guard,
         hosts=guards.allowed_hosts(config.run.host, origins),
-        any_address=not guards.is_loopback(config.run.host),
+        any_address=not is_loopback(config.run.host),
         origins=origins,
         content_security_policy=guards.content_security_policy(script_hashes(html)),
     )

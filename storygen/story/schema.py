@@ -166,3 +166,16 @@ sign_ins = Table(
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     Index(None, "user_id"),
 )
+
+# With what programs ask for a user. The key is not kept, only what it hashes to.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_hash", String(64), primary_key=True),
+    Column("user_id", WholeText, nullable=False),
+    Column("label", WholeText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime, nullable=True),
+    ForeignKeyConstraint(["user_id"], ["users.id"]),
+    Index(None, "user_id"),
+)

@@ -1,0 +1,88 @@
+"""Answers in pieces, and what becomes of the work when nobody waits for it any more."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from storygen.serve.completions import Event
+from storygen.serve.refusals import NOT_KEPT, refused
+
+T = TypeVar("T")
+HEADERS = NOT_KEPT | {"x-accel-buffering": "no"}  # or nginx would collect the pieces
+CLOSED = 499  # what nginx logs for a client that went away; nobody reads it
+logger = logging.getLogger(__name__)
+
+
+class GoneAway(Exception):
+    """The client closed its connection."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of work, which is cancelled when the client goes away: GoneAway, then. The
+    request's body must have been read."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise GoneAway
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)  # the slot is free after this
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events. An error is the last of them, for the status has been sent."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: Event | None, rest: AsyncGenerator[Event, None]) -> None:
+        """first was waited for, so that whoever is refused is told by the status."""
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._first, self._rest = first, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it, or as much as is wanted."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        async with aclosing(self._rest):
+            await send(start)
+            try:
+                await unless_gone(receive, self._send(send))
+            except (GoneAway, OSError):
+                logger.debug("A client went away.")
+
+    async def _send(self, send: Send) -> None:
+        async def put(text: str, more: bool = True) -> None:
+            body = text.encode("ascii")
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        try:
+            if self._first is not None:
+                await put(_spelt(self._first))
+            async for event in self._rest:
+                await put(_spelt(event))
+        except OSError:
+            raise
+        except Exception as error:
+            await put(_spelt(refused(error).body), more=False)
+        else:
+            await put("data: [DONE]\n\n", more=False)
+
+
+def _spelt(event: Event) -> str:
+    if isinstance(event, str):
+        return f": {event}\n\n"
+    return f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
