@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-
 from benchmarks.peers import TEMPERATURE, Missing
 from storygen.checkpoints.packed import packed_file
 from storygen.decode.build import native_library
@@ -31,13 +29,11 @@ class System:
     """The engine's runner, which LocalEngine gives a turn for each token."""
 
     def __init__(self, directory: Path, form: str, work: Path, threads: int, streams: int) -> None:
-        torch.set_num_threads(threads)
         native = form != "torch"
         by = arithmetic("cpu", form if native else "fp32", None, work if native else None)
         decoder, _ = open_model(by, directory, streams, threads)
         self.runner = Runner("", decoder, Numbers(decoder.config.vocab_size))
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: list[list[int]],

@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["storygen"]):
-    from storygen.checkpoints import tensors
+    from storygen.checkpoints import stored, tensors
     from storygen.errors import CheckpointError, StoryError
     from storygen.story import archive, drafts
     from storygen.story.pandoc import Document
@@ -35,7 +35,7 @@ def read_tensors(data: bytes) -> None:
     is_framed = data[:1] == b"{"
     path.write_bytes(len(data).to_bytes(8, "little") + data if is_framed else data)
     try:
-        tensors.read_shapes(path)
+        stored.read_shapes(path)
         for name in tensors.read_floats(path):
             tensors.read_tensor(path, name)
     except CheckpointError:

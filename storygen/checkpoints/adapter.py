@@ -5,27 +5,29 @@ know that a model is two. The adapter remembers the hash of the weights it was t
 others it would be noise.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from storygen.checkpoints import hf
-from storygen.checkpoints.json_files import read_json, write_json
-from storygen.checkpoints.tensors import read_metadata, read_shapes, read_tensor
+from storygen.checkpoints import hf, models
+from storygen.checkpoints.adapter_files import (
+    BASE,
+    CONFIG,
+    MODULES,
+    WEIGHTS,
+    base_hash,
+    read_config,
+)
+from storygen.checkpoints.json_files import write_json
+from storygen.checkpoints.stored import read_metadata, read_shapes
+from storygen.checkpoints.tensors import read_tensor
 from storygen.errors import CheckpointError
-from storygen.files import atomic_directory, recovered, sha256, write_sums
+from storygen.files import atomic_directory, recovered, write_sums
 from storygen.model import GPT
 from storygen.model.lora import add_lora, lora_matrices, merge_lora
 from storygen.tokenizers import Tokenizer
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BASE = "base_model_name_or_path"
-MAX_RANK = 1024
-_MODULES = ("c_attn", "c_proj", "c_fc")
 
 
 def load(
@@ -40,12 +42,12 @@ def load(
     """
     directory = recovered(Path(directory))
     if not (directory / CONFIG).is_file():
-        return hf.load(directory, device, dtype)
-    rank, alpha, base = _read_config(directory)
+        return models.load(directory, device, dtype)
+    rank, alpha, base = read_config(directory)
     hf.check_sums(directory)
     shapes = read_shapes(directory / WEIGHTS)
     _check_base(directory, base)
-    model, tokenizer = hf.load(base)
+    model, tokenizer = models.load(base)
     add_lora(model, rank, alpha)
     matrices = {
         _their_name(layer, which): weight
@@ -63,13 +65,6 @@ def load(
             weight.copy_(read_tensor(directory / WEIGHTS, name))
     merged = merge_lora(model).to(device=device, dtype=dtype).requires_grad_(False)
     return merged.eval(), tokenizer
-
-
-def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer of a model's or an adapter's directory alone."""
-    directory = recovered(Path(directory))
-    is_adapter = (directory / CONFIG).is_file()
-    return hf.read_tokenizer(_read_config(directory)[2] if is_adapter else directory)
 
 
 def save_adapter(
@@ -95,7 +90,7 @@ def save_adapter(
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
-        "target_modules": list(_MODULES),
+        "target_modules": list(MODULES),
         "fan_in_fan_out": True,  # transformers' Conv1D keeps its matrices as (in, out)
         "bias": "none",
         "inference_mode": True,
@@ -111,43 +106,6 @@ def save_adapter(
             path.chmod(0o644)
 
 
-def base_of(directory: Path) -> Path | None:
-    """The directory of an adapter's base; None where a directory is a whole model."""
-    return _read_config(directory)[2] if (directory / CONFIG).is_file() else None
-
-
-def base_hash(directory: Path) -> str:
-    """SHA-256 over the hashes of a directory's weight files."""
-    sums = [sha256(path) for path in sorted(directory.glob("*.safetensors"))]
-    return hashlib.sha256("".join(sums).encode()).hexdigest()
-
-
-def _read_config(directory: Path) -> tuple[int, float, Path]:
-    """Rank, alpha and the base's directory."""
-    path = directory / CONFIG
-    config = read_json(path)
-    rank, alpha, name = config.get("r"), config.get("lora_alpha"), config.get(BASE)
-    if config.get("peft_type") != "LORA" or sorted(_list(config.get("target_modules"))) != sorted(
-        _MODULES
-    ):
-        raise CheckpointError(
-            f"{path} is no LoRA adapter of {', '.join(_MODULES)}: other kinds cannot be read."
-        )
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise CheckpointError(f"{path}: r is {str(rank)[:40]}, not a number from 1 to {MAX_RANK}.")
-    if not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
-        raise CheckpointError(f"{path}: lora_alpha is {str(alpha)[:40]}, not a positive number.")
-    if not isinstance(name, str) or Path(name).name in ("", "..") or not name:
-        raise CheckpointError(f"{path} names no base model.")
-    base = recovered(directory.parent / Path(name).name)
-    if not (base / "config.json").is_file():
-        raise CheckpointError(
-            f"{directory} is an adapter for the model {base.name!r}, which is not beside it: "
-            f"put that model into {directory.parent}."
-        )
-    return rank, float(alpha), base
-
-
 def _check_base(directory: Path, base: Path) -> None:
     trained_on = read_metadata(directory / WEIGHTS).get("base_sha256")
     if trained_on is not None and trained_on != base_hash(base):
@@ -159,10 +117,6 @@ def _check_base(directory: Path, base: Path) -> None:
 
 def _their_name(layer: str, which: str) -> str:
     return f"base_model.model.transformer.{layer}.lora_{which}.weight"
-
-
-def _list(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list) else []
 
 
 def _shape(matrices: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | str:

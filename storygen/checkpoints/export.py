@@ -13,7 +13,8 @@ import gguf
 import numpy as np
 from torch import Tensor
 
-from storygen.checkpoints import adapter, hf, packed
+from storygen.checkpoints import adapter, hf, models, packed
+from storygen.checkpoints.adapter_files import CONFIG
 from storygen.checkpoints.importers.gguf import NAMES, PLAIN
 from storygen.errors import CheckpointError
 from storygen.files import atomic_directory, atomic_file
@@ -31,14 +32,14 @@ TYPES = {
 def export_hf(directory: Path, out: Path, merge: bool) -> None:
     """Copy a model's directory to out; with merge, an adapter and its base as one model."""
     _check_free(out)
-    if merge and (directory / adapter.CONFIG).is_file():
+    if merge and (directory / CONFIG).is_file():
         model, tokenizer = adapter.load(directory)
         texts = {
             name: (directory / name).read_text(encoding="utf-8")
             for name in hf.FOR_PEOPLE
             if (directory / name).is_file()
         }
-        hf.save(out, model, tokenizer, files=texts)
+        models.save(out, model, tokenizer, files=texts)
         return
     hf.check_sums(directory)
     try:

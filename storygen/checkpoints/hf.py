@@ -1,4 +1,4 @@
-"""Hugging Face's GPT-2 directory, read and written.
+"""Hugging Face's GPT-2 directory: what is in it. Knows no torch.
 
 config.json, model.safetensors (or shards with an index), vocab.json and merges.txt, or
 characters.json for a character-level model. Names and layouts are translated here and nowhere
@@ -7,22 +7,18 @@ else: Hugging Face's Conv1D keeps its matrices as (in, out), torch.nn.Linear as 
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
 
 from storygen.checkpoints import fast_tokenizer
 from storygen.checkpoints.json_files import read_json, read_text, write_json
-from storygen.checkpoints.tensors import read_shapes, read_tensor
-from storygen.checkpoints.weights import Weight, given, turned
+from storygen.checkpoints.stored import Stored, read_arrays
 from storygen.errors import CheckpointError
-from storygen.files import atomic_directory, recovered, write_sums, wrong_sum
-from storygen.model import GPT, GPTConfig
+from storygen.files import wrong_sum
+from storygen.model import GPTConfig
+from storygen.model.shapes import matrix_shapes, vector_shapes
 from storygen.tokenizers import (
     END_OF_TEXT,
     BPETokenizer,
@@ -31,7 +27,6 @@ from storygen.tokenizers import (
     bpe_from_files,
 )
 
-SHARD_BYTES = 95_000_000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHARACTERS = "characters.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -53,31 +48,6 @@ LARGEST_INNER = 4 * 65_536
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Buffers that older files carry along: the causal mask.
 IGNORED = (".attn.bias", ".attn.masked_bias")
-
-
-def load(
-    directory: str | Path,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = torch.float32,
-) -> tuple[GPT, Tokenizer]:
-    """A model in eval mode, and its tokenizer, from a directory; dtype None is the file's.
-
-    Raises CheckpointError with what is missing, damaged or does not fit, before memory is taken
-    for a file that does not hold what its config says.
-    """
-    directory = recovered(Path(directory))
-    config, tokenizer = describe(directory)
-    with torch.device("meta"):
-        model = GPT(config)
-    state = _read_weights(directory, model.state_dict(), config.tied)
-    model.load_state_dict(
-        {name: weight.to(device=device, dtype=dtype) for name, weight in state.items()},
-        assign=True,
-    )
-    if config.tied:  # assigning makes two parameters of the one
-        model.lm_head.weight = model.wte.weight
-    model.requires_grad_(False)
-    return model.eval(), tokenizer
 
 
 def describe(directory: Path, unread: Collection[str] = ()) -> tuple[GPTConfig, Tokenizer]:
@@ -102,53 +72,6 @@ def check_sums(directory: Path, unread: Collection[str] = ()) -> None:
             f"{directory / changed} is missing or not as it was saved (its SHA-256 differs from "
             "SHA256SUMS). Copy or download the model again."
         )
-
-
-def save(
-    directory: str | Path,
-    model: GPT,
-    tokenizer: Tokenizer,
-    *,
-    dtype: torch.dtype = torch.float32,
-    files: Mapping[str, str] | None = None,
-) -> None:
-    """Write a model directory, all or nothing. files are further texts by name (card, extras).
-
-    dtype is that of the file. config.json asks readers for float32 whatever it is, so that
-    everybody computes the same from it.
-    """
-    weights = {name: given(weight, dtype) for name, weight in model.state_dict().items()}
-    with atomic_directory(Path(directory)) as new:
-        write_model(new, model.config, weights, tokenizer, files or {})
-
-
-def write_model(
-    directory: Path,
-    config: GPTConfig,
-    weights: Mapping[str, Weight],
-    tokenizer: Tokenizer,
-    files: Mapping[str, str],
-) -> None:
-    """Fill a new directory. Weights go by our names and are read one file's worth at a time;
-    config.json comes last: until then the directory is no model for anyone who looks."""
-    theirs = {
-        _their_name(name): turned(weight) if name.endswith(CONV1D) else weight
-        for name, weight in weights.items()
-        if not (config.tied and name == "lm_head.weight")
-    }
-    _write_weights(directory, theirs)
-    write_tokenizer(directory, tokenizer)
-    write_json(
-        directory / "generation_config.json",
-        {"do_sample": True, "eos_token_id": tokenizer.eot_id, "bos_token_id": tokenizer.eot_id},
-    )
-    for name, text in files.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    write_json(directory / "config.json", _to_config_json(config, tokenizer))
-    write_sums(directory)
-    for path in directory.iterdir():  # safetensors makes its files the owner's alone
-        if path.is_file():
-            path.chmod(0o644)
 
 
 def read_config(directory: Path) -> GPTConfig:
@@ -273,44 +196,54 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     )
 
 
-def _their_name(name: str) -> str:
-    return name if name.startswith("lm_head.") else f"transformer.{name}"
+class Weights(Mapping[str, np.ndarray]):
+    """The weights of a directory by our names, each read when it is asked for, in float32."""
+
+    def __init__(self, directory: Path, config: GPTConfig) -> None:
+        """Raises CheckpointError where they are not what the config says."""
+        self._places = places(directory, config)
+        if config.tied:
+            self._places["lm_head.weight"] = self._places["wte.weight"]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        found = self._places[name].read()
+        return found.T if name.endswith(CONV1D) else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
-def _our_name(name: str) -> str:
-    return name.removeprefix("transformer.")
-
-
-def _transposed(name: str, weight: Tensor) -> Tensor:
-    return weight.t() if name.endswith(CONV1D) else weight
-
-
-def _read_weights(directory: Path, wanted: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Tensors by our names, checked against the model's shapes before they are read."""
-    where: dict[str, tuple[Path, str]] = {}
+def places(directory: Path, config: GPTConfig) -> dict[str, Stored]:
+    """Where each weight is, by our names, checked against the config's shapes; the head is left out
+    where it is the embedding."""
+    shapes = matrix_shapes(config) | vector_shapes(config)
+    if config.tied:
+        shapes["wte.weight"] = shapes.pop("lm_head.weight")
+    found: dict[str, Stored] = {}
     for path in weight_files(directory):
-        for name, shape in read_shapes(path).items():
-            ours = _our_name(name)
-            if ours.endswith(IGNORED) or (tied and ours == "lm_head.weight"):
+        for name, stored in read_arrays(path).items():
+            ours = name.removeprefix("transformer.")
+            if ours.endswith(IGNORED) or (config.tied and ours == "lm_head.weight"):
                 continue
-            if ours not in wanted:
+            if ours not in shapes:
                 raise CheckpointError(f"{path} holds {name[:80]!r}, which no GPT-2 has.")
-            needed = tuple(_transposed(ours, wanted[ours]).shape)
-            if shape != needed:
+            shape = shapes[ours]
+            needed = shape[::-1] if ours.endswith(CONV1D) else shape
+            if stored.shape != needed:
                 raise CheckpointError(
-                    f"{path}: {name} is {shape}, and config.json makes it {needed}. "
+                    f"{path}: {name} is {stored.shape}, and config.json makes it {needed}. "
                     "These files are not of one model."
                 )
-            where[ours] = (path, name)
-    missing = [n for n in wanted if n not in where and not (tied and n == "lm_head.weight")]
+            found[ours] = stored
+    missing = [name for name in shapes if name not in found]
     if missing:
         raise CheckpointError(
             f"{directory} lacks {len(missing)} of the model's tensors, {missing[0]} among them."
         )
-    state = {ours: _transposed(ours, read_tensor(*place)) for ours, place in where.items()}
-    if tied:
-        state["lm_head.weight"] = state["wte.weight"]
-    return state
+    return found
 
 
 def weight_files(directory: Path) -> Iterator[Path]:
@@ -336,45 +269,3 @@ def indexed_files(index: Path) -> Iterator[Path]:
         if Path(name).name != name or not name.isprintable():
             raise CheckpointError(f"{index} points outside its directory. {AGAIN}")
         yield index.parent / name
-
-
-def _write_weights(directory: Path, weights: Mapping[str, Weight]) -> None:
-    """One file, or shards of at most SHARD_BYTES with the index transformers reads."""
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, weight in weights.items():
-        if shards[-1] and size + weight.nbytes > SHARD_BYTES:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += weight.nbytes
-    names: dict[str, str] = {}
-    for n, shard in enumerate(shards, start=1):
-        file = f"model-{n:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
-        tensors = {name: weights[name].read().contiguous() for name in shard}
-        try:
-            save_file(tensors, directory / file, metadata={"format": "pt"})
-        except SafetensorError as error:  # how it says that the disk is full
-            raise CheckpointError(f"{directory / file} could not be written: {error}.") from None
-        del tensors  # before the next are read
-        names |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        total = sum(weight.nbytes for weight in weights.values())
-        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": names})
-
-
-def _to_config_json(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    ours = asdict(config)
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        **{theirs: ours[name] for theirs, (name, _) in CONFIG_SIZES.items()},
-        "n_inner": config.n_inner,
-        "activation_function": config.activation,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
-        "tie_word_embeddings": config.tied,
-        "bos_token_id": tokenizer.eot_id,
-        "eos_token_id": tokenizer.eot_id,
-        "dtype": "float32",
-    } | ({"output_bias": True} if config.output_bias else {})

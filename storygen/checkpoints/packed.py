@@ -14,15 +14,15 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
-from storygen.checkpoints import adapter, hf
-from storygen.checkpoints.tensors import is_finite, read_metadata, read_places
+from storygen.checkpoints import adapter_files, hf
+from storygen.checkpoints.stored import is_finite, read_metadata, read_places
 from storygen.errors import CheckpointError
 from storygen.files import atomic_file, sha256
-from storygen.model import GPTConfig
+from storygen.model.config import GPTConfig
 from storygen.tokenizers import Tokenizer
 
 FOLDER = "packed"
@@ -35,7 +35,7 @@ def packed_file(directory: Path, form: str) -> Path:
 
 def describe(directory: Path) -> tuple[GPTConfig, Tokenizer]:
     """A model's config and tokenizer, whatever its weights are."""
-    whole = adapter.base_of(directory) or directory
+    whole = adapter_files.base_of(directory) or directory
     return hf.describe(whole, unread=[path.name for path in hf.weight_files(whole)])
 
 
@@ -52,7 +52,7 @@ def sources_now(directory: Path) -> dict[str, list[Any]]:
 
 
 def save_packed(
-    directory: Path, form: str, tensors: Mapping[str, Tensor], made_of: Mapping[str, list[Any]]
+    directory: Path, form: str, tensors: Mapping[str, np.ndarray], made_of: Mapping[str, list[Any]]
 ) -> Path:
     """Keep tensors that were made of such sources; the file's path."""
     path = packed_file(directory, form)
@@ -67,7 +67,7 @@ def save_packed(
     return path
 
 
-def read_packed(directory: Path, form: str, into: Mapping[str, Tensor]) -> None:
+def read_packed(directory: Path, form: str, into: Mapping[str, np.ndarray]) -> None:
     """Fill tensors with those of the same names; raises CheckpointError for a file that is stale,
     damaged or of another shape."""
     path = packed_file(directory, form)
@@ -87,15 +87,18 @@ def read_packed(directory: Path, form: str, into: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} is damaged. {again}")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. {again}") from None
-    if not all(is_finite(tensor) for tensor in into.values() if tensor.is_floating_point()):
+    if not all(is_finite(tensor) for tensor in into.values() if tensor.dtype.kind == "f"):
         raise CheckpointError(f"{path} holds values that are no finite numbers. {again}")
 
 
 def _sources(directory: Path) -> list[Path]:
     """The files that a model's numbers come from."""
-    base = adapter.base_of(directory)
-    own = [] if base is None else [directory / adapter.CONFIG, directory / adapter.WEIGHTS]
-    whole = base or directory
+    whole = adapter_files.base_of(directory) or directory
+    own = (
+        []
+        if whole == directory
+        else [directory / adapter_files.CONFIG, directory / adapter_files.WEIGHTS]
+    )
     return [*own, whole / "config.json", *hf.weight_files(whole)]
 
 
@@ -123,7 +126,7 @@ def _looks(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _hash(tensors: Mapping[str, Tensor]) -> str:
+def _hash(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over all bytes, by name."""
     found = hashlib.sha256()
     for name in sorted(tensors):
@@ -131,7 +134,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _fill(tensor: Tensor, file: RawIOBase) -> None:
+def _fill(tensor: np.ndarray, file: RawIOBase) -> None:
     """Read as many bytes as a tensor has."""
     rest = _bytes(tensor)
     while rest:
@@ -141,6 +144,5 @@ def _fill(tensor: Tensor, file: RawIOBase) -> None:
         rest = rest[n:]
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    numbers: Any = tensor.numpy()
-    return memoryview(numbers).cast("B")
+def _bytes(tensor: np.ndarray) -> memoryview:
+    return tensor.data.cast("B")

@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from storygen.decode.build import native_library
-from storygen.decode.eager import EagerDecoder
 from storygen.decode.interface import Decoder
 from storygen.decode.native import NativeDecoder
 from storygen.decode.pack import FORMATS, Packed
 from storygen.errors import EngineError
-from storygen.model import GPT, GPTConfig
+from storygen.model.config import GPTConfig
+
+if TYPE_CHECKING:  # it takes seconds and 200 MB, and native code does without
+    import torch
+
+    from storygen.model import GPT
 
 log = logging.getLogger(__name__)
 
-TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MOST_THREADS = 8  # more do not read memory faster
 SPARE_BYTES = 128 * 2**20  # for what stories told that are not being written just now
 
@@ -30,14 +34,16 @@ class Arithmetic:
     """Where models are computed, the form of their weights, and the library that does it: without
     one, PyTorch."""
 
-    device: torch.device
+    device: str  # cpu or cuda
     form: str  # fp32, bf16, fp16, int8 or int4
     library: CDLL | None = None
 
     @property
-    def load_dtype(self) -> torch.dtype | None:
+    def load_dtype(self) -> "torch.dtype | None":
         """What a network is loaded as; None as it is stored: native code makes its own form."""
-        return None if self.library is not None else TORCH[self.form]
+        import torch
+
+        return None if self.library is not None else getattr(torch, TORCH[self.form])
 
 
 def arithmetic(
@@ -46,7 +52,7 @@ def arithmetic(
     """What to compute with here. Compiles the library into folder where it is needed, in seconds;
     None does without. Raises EngineError for what cannot be."""
     place, form = choose(device, dtype, capability)
-    if place.type == "cpu" and form in FORMATS and folder is not None:
+    if place == "cpu" and form in FORMATS and folder is not None:
         try:
             return Arithmetic(place, form, native_library(folder))
         except (EngineError, OSError) as error:
@@ -54,7 +60,7 @@ def arithmetic(
     return Arithmetic(place, form if form in TORCH else "fp32")
 
 
-def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Decoder:
+def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> Decoder:
     """A decoder for so many stories at a time, and some that are not being written just now."""
     if by.device.type == "cuda":
         from storygen.decode.graphs import GraphDecoder  # nobody else needs it
@@ -63,15 +69,22 @@ def open_decoder(by: Arithmetic, network: GPT, slots: int, threads: int) -> Deco
     if by.library is None:
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
+        from storygen.decode.eager import EagerDecoder
+
         threads = threads or max(1, cores() - 1)
         return EagerDecoder(network, n_slots(network.config, slots), threads)
-    return native_decoder(by, network.config, network.state_dict(), slots, threads)
+    return native_decoder(by, network.config, arrays_of(network), slots, threads)
+
+
+def arrays_of(network: "GPT") -> dict[str, np.ndarray]:
+    """The weights of a network on a CPU, in float32."""
+    return {name: weight.float().numpy() for name, weight in network.state_dict().items()}
 
 
 def native_decoder(
     by: Arithmetic,
     config: GPTConfig,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, np.ndarray],
     slots: int,
     threads: int,
     matrices: Mapping[str, Packed] | None = None,
@@ -100,7 +113,7 @@ def slot_bytes(config: GPTConfig) -> int:
     return 8 * config.n_layer * config.n_embd * config.block_size
 
 
-def choose(device: str, dtype: str, capability: tuple[int, int] | None) -> tuple[torch.device, str]:
+def choose(device: str, dtype: str, capability: tuple[int, int] | None) -> tuple[str, str]:
     """What the settings `device` (auto, cpu, cuda) and `dtype` (auto or a form) mean here.
 
     capability is the CUDA card's compute capability, None where there is no card. Cards from
@@ -119,11 +132,26 @@ def choose(device: str, dtype: str, capability: tuple[int, int] | None) -> tuple
             "Set it to auto, bf16 or fp16, or STORYGEN_DEVICE to cpu."
         )
     if not on_card:
-        return torch.device("cpu"), "int8" if dtype == "auto" else dtype
+        return "cpu", "int8" if dtype == "auto" else dtype
     automatic = "bf16" if capability is not None and capability >= (8, 0) else "fp16"
-    return torch.device("cuda"), automatic if dtype == "auto" else dtype
+    return "cuda", automatic if dtype == "auto" else dtype
 
 
 def cuda_capability() -> tuple[int, int] | None:
     """Compute capability of the CUDA card that PyTorch would use, None without one."""
+    if not _has_driver():
+        return None
+    import torch
+
     return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def _has_driver() -> bool:
+    """Whether there is a driver for cards at all, NVIDIA's or AMD's: most machines have none."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            CDLL(name)
+            return True
+        except OSError:
+            pass
+    return Path("/dev/kfd").exists()

@@ -18,9 +18,6 @@ from ctypes import (
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from storygen.decode.interface import Token
 from storygen.decode.pack import FORMATS, WIDE, Packed
@@ -118,7 +115,7 @@ class NativeDecoder:
         self,
         library: CDLL,
         config: GPTConfig,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, np.ndarray],
         form: str,
         n_slots: int,
         n_threads: int,
@@ -200,7 +197,7 @@ class NativeDecoder:
         self._batch.logits = self._logits.ctypes.data
         self._library.storygen_step(self._session, byref(self._batch))
 
-    def _model(self, weights: Mapping[str, Tensor], of_model: Mapping[str, Packed]) -> _Model:
+    def _model(self, weights: Mapping[str, np.ndarray], of_model: Mapping[str, Packed]) -> _Model:
         """The structures that C reads; vectors in memory of their own."""
         config = self.config
         matrices = [self._matrix(name, matrix, weights) for name, matrix in of_model.items()]
@@ -231,23 +228,24 @@ class NativeDecoder:
         self._kept += [layers, embedding, model]
         return model
 
-    def _matrix(self, name: str, matrix: Packed, weights: Mapping[str, Tensor]) -> _Matrix:
+    def _matrix(self, name: str, matrix: Packed, weights: Mapping[str, np.ndarray]) -> _Matrix:
         bias = weights.get(name.replace("weight", "bias"))
         self._kept.append(matrix.data)
         return _Matrix(
             format=FORMATS.index(matrix.form),
             n_in=matrix.n_in,
             n_out=matrix.n_out,
-            data=matrix.data.data_ptr(),
-            bias=self._floats(torch.zeros(matrix.n_out) if bias is None else bias),
+            data=matrix.data.ctypes.data,
+            bias=self._floats(np.zeros(matrix.n_out) if bias is None else bias),
         )
 
-    def _floats(self, values: Tensor) -> int:
+    def _floats(self, values: np.ndarray) -> int:
         """Address of a copy in fp32, with zeros up to the next 64."""
-        flat = values.detach().float().flatten()
-        padded = F.pad(flat, (0, -len(flat) % WIDE)).clone()
+        flat = np.asarray(values, np.float32).ravel()
+        padded = np.zeros(-(-len(flat) // WIDE) * WIDE, np.float32)
+        padded[: len(flat)] = flat
         self._kept.append(padded)
-        return padded.data_ptr()
+        return padded.ctypes.data
 
 
 def declare(library: CDLL) -> CDLL:

@@ -6,44 +6,13 @@ They are made of a network's, or read from a file in which they were kept (see e
 import mmap
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from storygen.decode.pack import Packed, n_bytes, pack, room_for
-from storygen.model import GPTConfig
+from storygen.model.config import GPTConfig
+from storygen.model.shapes import matrix_shapes
 
 LARGE_PAGE = 2**21
-
-
-def matrix_shapes(config: GPTConfig) -> dict[str, tuple[int, int]]:
-    """(n_out, n_in) of each matrix by its name in GPT, in the order of their use."""
-    C, inner, head = config.n_embd, config.mlp_size, (config.vocab_size, config.n_embd)
-    of_layer = {
-        "attn.c_attn": (3 * C, C),
-        "attn.c_proj": (C, C),
-        "mlp.c_fc": (inner, C),
-        "mlp.c_proj": (C, inner),
-    }
-    shapes = {
-        f"h.{n}.{name}.weight": shape
-        for n in range(config.n_layer)
-        for name, shape in of_layer.items()
-    }
-    return shapes | {"lm_head.weight": head} | ({} if config.tied else {"wte.weight": head})
-
-
-def vector_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of everything else: norms, biases, positions."""
-    C = config.n_embd
-    of_layer = {f"ln_{n}.{kind}": (C,) for n in (1, 2) for kind in ("weight", "bias")}
-    biases = {
-        name.removesuffix("weight") + "bias": (n_out,)
-        for name, (n_out, _) in matrix_shapes(config).items()
-        if name.startswith("h.") or (config.output_bias and name == "lm_head.weight")
-    }
-    norms = {f"h.{n}.{name}": of for n in range(config.n_layer) for name, of in of_layer.items()}
-    ends = {"wpe.weight": (config.block_size, C), "ln_f.weight": (C,), "ln_f.bias": (C,)}
-    return norms | biases | ends
 
 
 def form_of(name: str, form: str) -> str:
@@ -62,7 +31,7 @@ def unfilled(config: GPTConfig, form: str) -> dict[str, Packed]:
     return found
 
 
-def packed(config: GPTConfig, weights: Mapping[str, Tensor], form: str) -> dict[str, Packed]:
+def packed(config: GPTConfig, weights: Mapping[str, np.ndarray], form: str) -> dict[str, Packed]:
     """The matrices of a network, rounded to one of FORMATS; weights by their names in GPT."""
     found = unfilled(config, form)
     for name, matrix in found.items():
@@ -70,11 +39,11 @@ def packed(config: GPTConfig, weights: Mapping[str, Tensor], form: str) -> dict[
     return found
 
 
-def _memory(size: int) -> Tensor:
+def _memory(size: int) -> np.ndarray:
     """So many bytes, in large pages where there are any: finding small ones takes a fifth of the
     time of a step that reads 100 MB. Memory that could be shared would get none."""
     size = -(-max(size, 1) // LARGE_PAGE) * LARGE_PAGE
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8)
+    return np.frombuffer(pages, np.uint8)

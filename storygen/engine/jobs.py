@@ -15,8 +15,7 @@ from storygen.engine.interface import TokenScore
 from storygen.engine.sequence import prompt_ids
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError
-from storygen.model.generate import window_start
-from storygen.model.score import windows
+from storygen.model.windows import window_start, windows
 from storygen.tokenizers import StreamDecoder, Tokenizer
 
 Work = Generator[None, None, Any]  # yields after each slice, returns the answer

@@ -67,10 +67,10 @@ class LocalEngine:
         loaded_models: int = 3,
         native: Path | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
-        load: Loader = checkpoints.load,
+        load: Loader | None = None,
     ) -> None:
         """threads 0 takes what is there; native is a folder for the compiled decoder, None does
-        without one; load reads a model directory."""
+        without one; load makes a network of a model directory in its own way."""
         self._catalogue, self._load, self._threads = catalogue, load, threads
         self._wanted = (device, dtype, cuda_capability(), native)
         self._form = choose(*self._wanted[:3])[1]  # raises EngineError now

@@ -2,7 +2,7 @@
 
 from storygen.catalogue import ModelInfo
 from storygen.decode.choose import n_slots, slot_bytes
-from storygen.model import GPTConfig
+from storygen.model.config import GPTConfig
 
 # Bytes a weight, with the scales of those that are rounded.
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.07, "int4": 0.6}

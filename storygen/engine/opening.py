@@ -1,12 +1,14 @@
 """Opening a model: from weights that were rounded before and kept, or from those it came with."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from storygen import checkpoints
+from storygen.checkpoints import adapter_files, hf
 from storygen.checkpoints.packed import (
     describe,
     packed_file,
@@ -14,28 +16,39 @@ from storygen.checkpoints.packed import (
     save_packed,
     sources_now,
 )
-from storygen.decode.choose import Arithmetic, native_decoder, open_decoder
+from storygen.decode.choose import Arithmetic, arrays_of, native_decoder, open_decoder
 from storygen.decode.interface import Decoder
-from storygen.decode.weights import packed, unfilled, vector_shapes
+from storygen.decode.weights import packed, unfilled
 from storygen.errors import CheckpointError
-from storygen.model import GPT
+from storygen.files import recovered
+from storygen.model.config import GPTConfig
+from storygen.model.shapes import vector_shapes
 from storygen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:  # see decode/choose.py
+    import torch
+
+    from storygen.model import GPT
 
 log = logging.getLogger(__name__)
 
-Loader = Callable[[Path, torch.device, torch.dtype | None], tuple[GPT, Tokenizer]]
+Loader = Callable[[Path, str, "torch.dtype | None"], tuple["GPT", Tokenizer]]
 
 
 def open_model(
-    by: Arithmetic, directory: Path, slots: int, threads: int, load: Loader = checkpoints.load
+    by: Arithmetic, directory: Path, slots: int, threads: int, load: Loader | None = None
 ) -> tuple[Decoder, Tokenizer]:
-    """A decoder for so many stories at a time, and the tokenizer; load reads a directory."""
+    """A decoder for so many stories at a time, and the tokenizer; load makes a network of a
+    directory in its own way. Without it native code needs no network, and no PyTorch."""
     if by.library is not None and packed_file(directory, by.form).is_file():
         try:
             return open_packed(by, directory, slots, threads)
         except CheckpointError as error:
             log.warning("%s", error)
-    network, tokenizer = load(directory, by.device, by.load_dtype)
+    if by.library is not None and load is None:
+        config, tokenizer, weights = read_model(directory)
+        return native_decoder(by, config, weights, slots, threads), tokenizer
+    network, tokenizer = (load or checkpoints.load)(directory, by.device, by.load_dtype)
     return open_decoder(by, network, slots, threads), tokenizer
 
 
@@ -45,16 +58,26 @@ def open_packed(
     """The same from kept weights alone; raises CheckpointError where they cannot be used."""
     config, tokenizer = describe(directory)
     matrices = unfilled(config, by.form)
-    vectors = {name: torch.empty(shape) for name, shape in vector_shapes(config).items()}
+    vectors = {name: np.empty(shape, np.float32) for name, shape in vector_shapes(config).items()}
     read_packed(directory, by.form, vectors | {name: m.data for name, m in matrices.items()})
     return native_decoder(by, config, vectors, slots, threads, matrices), tokenizer
+
+
+def read_model(directory: Path) -> tuple[GPTConfig, Tokenizer, Mapping[str, np.ndarray]]:
+    """A model as arrays. An adapter is put into its base by PyTorch; of others each weight is read
+    when it is looked at, and no more than that is in memory."""
+    directory = recovered(directory)
+    if adapter_files.base_of(directory) is not None:
+        network, tokenizer = checkpoints.load(directory, dtype=None)
+        return network.config, tokenizer, arrays_of(network)
+    config, tokenizer = hf.describe(directory)
+    return config, tokenizer, hf.Weights(directory, config)
 
 
 def quantize(directory: Path, form: str) -> Path:
     """Keep a model's weights in a form beside it; the file's path."""
     made_of = sources_now(directory)
-    network, _ = checkpoints.load(directory, dtype=None)
-    weights, config = network.state_dict(), network.config
-    vectors = {name: weights[name].float() for name in vector_shapes(config)}
+    config, _, weights = read_model(directory)
+    vectors = {name: weights[name] for name in vector_shapes(config)}
     matrices = {name: m.data for name, m in packed(config, weights, form).items()}
     return save_packed(directory, form, vectors | matrices, made_of)

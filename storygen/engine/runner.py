@@ -11,7 +11,7 @@ from storygen.engine.penalties import breaker_tokens
 from storygen.engine.sequence import Scorer, Sequence
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
-from storygen.model.generate import window_start
+from storygen.model.windows import window_start
 from storygen.params import Row
 from storygen.tokenizers import Tokenizer
 

@@ -18,7 +18,7 @@ from storygen.engine.interface import WordScore
 from storygen.engine.jobs import Job, Work, log_of_sum, no_numbers, read
 from storygen.engine.sequence import prompt_ids
 from storygen.engine.slots import Slots
-from storygen.model.generate import window_start
+from storygen.model.windows import window_start
 from storygen.tokenizers import StreamDecoder, Tokenizer
 
 TOGETHER = 4  # beginnings that are read in a step: each takes the memory of a story

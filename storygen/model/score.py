@@ -7,24 +7,7 @@ import torch
 from torch import Tensor
 
 from storygen.model.gpt import GPT
-
-
-def windows(n: int, block_size: int) -> Iterator[tuple[int, int, int]]:
-    """(start, first, stop) of each window over n tokens and the one before them.
-
-    Position 0 is the token before the text, 1..n the text. A window reads positions start..stop-1
-    and predicts first..stop; each token is predicted once, after at least half a window, or after
-    all there is.
-
-    >>> list(windows(7, 4))
-    [(0, 1, 4), (2, 5, 6), (4, 7, 7)]
-    """
-    stride = max(1, block_size // 2)
-    start, done = 0, 0
-    while done < n:
-        stop = min(start + block_size, n)
-        yield start, done + 1, stop
-        start, done = start + stride, stop
+from storygen.model.windows import windows
 
 
 def score_windows(model: GPT, ids: Sequence[int], eot_id: int | None) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from storygen.checkpoints import save
 from storygen.checkpoints.adapter import save_adapter
 from storygen.model import GPT, generate
-from storygen.model.generate import window_start
+from storygen.model.windows import window_start
 from storygen.params import Row, SamplingParams
 from storygen.sampling import sample
 from storygen.tokenizers import Tokenizer

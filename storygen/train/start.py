@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from storygen.checkpoints import load
-from storygen.checkpoints.adapter import base_of
+from storygen.checkpoints.adapter_files import base_of
 from storygen.checkpoints.hf import read_config
 from storygen.checkpoints.hub import fetch
 from storygen.errors import TrainError

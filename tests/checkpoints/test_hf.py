@@ -110,7 +110,7 @@ def test_half_precision_files_are_read_as_float32_by_everybody(tmp_path):
 def test_shards_are_read_here_and_by_transformers(tmp_path, monkeypatch):
     from transformers import GPT2LMHeadModel
 
-    monkeypatch.setattr("storygen.checkpoints.hf.SHARD_BYTES", 2000)
+    monkeypatch.setattr("storygen.checkpoints.models.SHARD_BYTES", 2000)
     model = random_gpt()
     save(tmp_path / "m", model, TOKENIZER)
     assert len(list((tmp_path / "m").glob("model-*-of-*.safetensors"))) > 2

@@ -72,7 +72,7 @@ def offered(directory):
 )
 @pytest.mark.parametrize("shard", [10**9, 5000])
 def test_its_loader_finds_what_it_asks_for(tmp_path, tiny_tokenizer, monkeypatch, changes, shard):
-    monkeypatch.setattr("storygen.checkpoints.hf.SHARD_BYTES", shard)
+    monkeypatch.setattr("storygen.checkpoints.models.SHARD_BYTES", shard)
     save(tmp_path / "m", random_model(tiny_tokenizer.vocab_size, **changes), tiny_tokenizer)
     config = AutoConfig.from_pretrained(tmp_path / "m")
     assert config.architectures == ["GPT2LMHeadModel"]

@@ -31,7 +31,7 @@ def rounded(model, form):
     same.load_state_dict(model.state_dict())
     for name, weight in same.named_parameters():
         if weight.dim() == 2 and name != "wpe.weight":
-            weight.copy_(unpack(pack(weight, form_of(name, form))))
+            weight.copy_(torch.from_numpy(unpack(pack(weight, form_of(name, form)))))
     for module in same.modules():
         if isinstance(module, torch.nn.Linear) and form != "fp32":
             few = form == "bf16"

@@ -10,7 +10,7 @@ import torch
 
 from storygen.engine.sequence import prompt_tail
 from storygen.model import GPT, generate
-from storygen.model.generate import window_start
+from storygen.model.windows import window_start
 from storygen.params import Row, SamplingParams
 from storygen.sampling import sample
 from storygen.text import ends_sentence

@@ -23,8 +23,8 @@ from storygen.errors import (
     ModelNotFoundError,
     PromptError,
 )
-from storygen.model.generate import window_start
 from storygen.model.score import token_logprobs
+from storygen.model.windows import window_start
 from storygen.params import SamplingParams
 from tests.conftest import random_model
 from tests.engine import oracle

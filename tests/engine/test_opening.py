@@ -15,14 +15,15 @@ from storygen.checkpoints.adapter import save_adapter
 from storygen.checkpoints.packed import packed_file
 from storygen.decode.choose import Arithmetic
 from storygen.decode.interface import Token
-from storygen.decode.weights import matrix_shapes, vector_shapes
-from storygen.engine.opening import open_model, quantize
+from storygen.engine import opening
+from storygen.engine.opening import open_model, quantize, read_model
 from storygen.errors import CheckpointError
 from storygen.model import GPT, GPTConfig
 from storygen.model.lora import add_lora
+from storygen.model.shapes import matrix_shapes, vector_shapes
 from tests.conftest import random_model
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 ROWS = [Token(0, n, token) for n, token in enumerate((3, 1, 4, 1, 5))]
 
 
@@ -109,15 +110,14 @@ def test_weights_that_were_made_of_others_are_left_alone(library, directory, cap
 def test_weights_that_change_while_they_are_rounded_are_no_longer_those(
     library, directory, caplog, monkeypatch
 ):
-    load = checkpoints.load
-
-    def load_and_change(*args, **options):
-        network, tokenizer = load(*args, **options)
+    def read_and_change(directory):
+        config, tokenizer, weights = read_model(directory)
+        whole = {name: weights[name] for name in weights}
         checkpoints.save(directory, random_model(264, seed=7), tokenizer)
-        return network, tokenizer
+        return config, tokenizer, whole
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "load", load_and_change)
+        patched.setattr(opening, "read_model", read_and_change)
         quantize(directory, "int8")
     logits(Arithmetic(CPU, "int8", library), directory)
     assert "made of other weights" in caplog.text
@@ -158,7 +158,7 @@ def test_damage_beside_the_weights_is_not_passed_over(library, directory):
 
 # Prints how much more memory than before its model took, at most.
 OPEN = """
-import sys, torch
+import sys
 from pathlib import Path
 from storygen.decode.build import native_library
 from storygen.decode.choose import Arithmetic
@@ -169,12 +169,52 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
-by = Arithmetic(torch.device("cpu"), "int8", native_library(Path(sys.argv[2])))
+by = Arithmetic("cpu", "int8", native_library(Path(sys.argv[2])))
 before = peak()
 decoder, _ = open_model(by, Path(sys.argv[1]), 1, 1)
 decoder.logits([Token(0, 0, 1)], [0])
 print(peak() - before)
 """
+
+
+# Prints a passage's length and whether PyTorch was there.
+WRITE = """
+import asyncio, sys
+from pathlib import Path
+from storygen.catalogue import Catalogue
+from storygen.engine.local import LocalEngine
+from storygen.params import SamplingParams
+
+async def main():
+    engine = LocalEngine(Catalogue(Path(sys.argv[1])), native=Path(sys.argv[2]))
+    await engine.start()
+    params = SamplingParams(max_new_tokens=9, seed=1, end_at_sentence=False)
+    n = sum([s.token_count async for s in engine.stream("tiny", "It was", params)])
+    await engine.score("tiny", "It was a dark night")
+    await engine.next_tokens("tiny", "It was", 5)
+    await engine.next_words("tiny", "It was", 5)
+    await engine.close()
+    print(n, "torch" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_native_code_writes_without_pytorch(directory, native_folder, library, kept):
+    if kept:
+        quantize(directory, "int8")
+    command = [sys.executable, "-c", WRITE, str(directory.parent), str(native_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["9", "False"], done.stderr
+
+
+def test_rounding_keeps_no_more_than_one_matrix_in_memory(directory):
+    _, _, weights = read_model(directory)
+    network, _ = checkpoints.load(directory)
+    for name, weight in network.state_dict().items():
+        assert np.array_equal(weights[name], weight)
+        assert weights[name] is not weights[name]
 
 
 def test_opening_takes_no_more_memory_than_the_weights_have(

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storygen.model.score import score_windows, token_logprobs, windows
+from storygen.model.score import score_windows, token_logprobs
+from storygen.model.windows import windows
 from tests.conftest import random_model
 
 V, EOT = 20, 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from storygen.checkpoints import adapter, hf, hub
+from storygen.checkpoints import adapter_files, hub, models
 from storygen.checkpoints.importers import (
     char_gpt,
     gguf,
@@ -88,7 +88,7 @@ def import_model(
                 network = opened.network
                 about = card(name, called, network, opened.files, datetime.now(UTC))
                 files = {"README.md": about, "storygen.json": extras(name, called, {})}
-                hf.write_model(new, network.config, network.weights, opened.tokenizer, files)
+                models.write_model(new, network.config, network.weights, opened.tokenizer, files)
     except OSError as error:
         raise CheckpointError(f"{target} could not be written: {error.strerror}.") from None
     return network
@@ -103,7 +103,7 @@ def _pipe_or_device(path: Path) -> Path | None:
 def _opened(
     path: Path, scratch: Path, weights_dir: Path, asked: Asked, fetch: Callable[[str], Path]
 ) -> _Opened:
-    if path.is_dir() and (path / adapter.CONFIG).is_file():
+    if path.is_dir() and (path / adapter_files.CONFIG).is_file():
         return _opened_adapter(path, scratch, weights_dir, asked, fetch)
     files = _files(path)
     checkpoint = _checkpoint(path, files, scratch)
@@ -132,7 +132,7 @@ def _opened_adapter(
             raise CheckpointError(
                 f"{path} is an adapter over {named[:80]!r}, which is not beside it: {error}"
             ) from None
-    if (base_path / adapter.CONFIG).is_file():
+    if (base_path / adapter_files.CONFIG).is_file():
         raise CheckpointError(
             f"{path} is an adapter over another adapter, {base_path}: merge that with PEFT's "
             "merge_and_unload() first."
@@ -140,7 +140,7 @@ def _opened_adapter(
     base = _opened(base_path, scratch, weights_dir, asked, fetch)
     files = [path / name for name in peft.FILES if (path / name).is_file()][:1]
     if not files:
-        raise CheckpointError(f"{path} has no {adapter.WEIGHTS}: copy or download it again.")
+        raise CheckpointError(f"{path} has no {adapter_files.WEIGHTS}: copy or download it again.")
     network = peft.merge(_checkpoint(path, files, scratch), base.network)
     return _Opened(network, base.tokenizer, [*files, *base.files])
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from storygen.checkpoints.adapter import BASE, CONFIG, MAX_RANK, WEIGHTS
+from storygen.checkpoints.adapter_files import BASE, CONFIG, MAX_RANK, WEIGHTS
 from storygen.checkpoints.hf import AGAIN
 from storygen.checkpoints.importers.network import Checkpoint, Network
 from storygen.checkpoints.json_files import read_json

@@ -174,7 +174,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(place, in_process, monkeyp
         raise error
 
     (place / "model.pth").write_bytes(saved(state()))
-    monkeypatch.setattr("storygen.checkpoints.hf.save_file", full)
+    monkeypatch.setattr("storygen.checkpoints.models.save_file", full)
     with pytest.raises(CheckpointError, match=r"could not be written: .*No space left on device"):
         import_model(
             str(place / "model.pth"), "m", place / "weights", Asked(n_head=2, chars=place / "c")

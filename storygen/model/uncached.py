@@ -10,20 +10,7 @@ import torch
 from torch import Tensor
 
 from storygen.model.gpt import GPT
-
-
-def window_start(n_tokens: int, block_size: int) -> int:
-    """Index of the first token the model sees when n_tokens are there.
-
-    Nothing is cut while they fit. Then the window moves in steps of a quarter of the context, so
-    that a cache is refilled once per step and not for every token.
-
-    >>> [window_start(n, 8) for n in (7, 8, 9, 10, 11)]
-    [0, 0, 2, 2, 4]
-    """
-    step = max(1, block_size // 4)
-    over = max(0, n_tokens - block_size)
-    return -(-over // step) * step
+from storygen.model.windows import window_start
 
 
 @torch.inference_mode()

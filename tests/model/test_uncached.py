@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storygen.model.generate import generate, window_start
+from storygen.model.uncached import generate
+from storygen.model.windows import window_start
 from tests.conftest import random_model
 
 
