@@ -53,7 +53,7 @@ STORED = 640  # characters of a passage: 160 tokens
 
 
 class Cost(NamedTuple):
-    """One figure: what is measured, of what, at which size."""
+    """One figure: what is measured, of what, how many at once."""
 
     part: str
     measure: str
@@ -90,7 +90,7 @@ class Costs:
             writer.writerows(("machine", k, v, 0, 0, "") for k, v in self.machine.items())
             writer.writerows(row._replace(value=float(f"{row.value:.4g}")) for row in self.rows)
 
-    def __call__(self, measure: str, of: str = "", at: int = 0) -> float:
+    def __call__(self, measure: str, of: str = "", at: int = 1) -> float:
         """One figure."""
         for row in self.rows:
             if (row.measure, row.of, row.at) == (measure, of, at):
@@ -211,7 +211,7 @@ async def _idle(server: Server) -> list[Cost]:
         idle = (cpu_seconds(process) - used) / LISTENED
         grown = (resident(process) - before) / WINDOWS
     return [
-        Cost("page", "page alone", "", 0, before, "MB"),
+        Cost("page", "page alone", "", 1, before, "MB"),
         Cost("page", "open a window", "", 1, opening, "CPU s"),
         Cost("page", "idle window", "", 1, max(0.0, idle - nothing) / WINDOWS, "CPU s a second"),
         Cost("page", "window", "", 1, max(0.0, grown), "MB"),

@@ -96,30 +96,3 @@ def simulate(
             arrived += 1
     waits.busy = 1 - idle / now
     return waits
-
-
-def erlang_c(servers: int, load: float) -> float:
-    """The share of those who wait in M/M/c, with load = arrivals / rate of one server.
-
-    >>> erlang_c(1, 0.5)
-    0.5
-    >>> round(erlang_c(2, 1.0), 4)
-    0.3333
-    """
-    blocked = 1.0  # Erlang B, by its recursion
-    for n in range(1, servers + 1):
-        blocked = load * blocked / (n + load * blocked)
-    share = load / servers
-    return blocked / (1 - share * (1 - blocked))
-
-
-def servers_needed(load: float, most_waiting: float = 0.05) -> int:
-    """Slots for which at most this share of M/M/c waits.
-
-    >>> servers_needed(1.0, 0.34)
-    2
-    """
-    servers = int(load) + 1
-    while erlang_c(servers, load) > most_waiting:
-        servers += 1
-    return servers
