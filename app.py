@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import secrets
 import sys
@@ -20,7 +19,6 @@ from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
 from storygen import logs, metrics
-from storygen.catalogue import Catalogue
 from storygen.chat import (
     admin,
     api,
@@ -42,42 +40,11 @@ from storygen.chat.history import StoryHistory
 from storygen.chat.observed import Observed
 from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
-from storygen.engine.limits import Limits
-from storygen.engine.local import LocalEngine
+from storygen.engines import engine_of
 from storygen.errors import StorygenError
 from storygen.launch import require_free_port, require_models, sole_use
 from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore
-
-
-def studio_of(settings: Settings) -> Studio:
-    """Engine and store as the settings want them, both still closed."""
-    engine = LocalEngine(
-        Catalogue(settings.weights_dir, settings.first_model),
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        slots=settings.slots,
-        queue_size=settings.queue_size,
-        loaded_models=settings.loaded_models,
-        native=settings.native_dir,
-        limits=limits_of(settings),
-    )
-    return Studio(engine)
-
-
-def limits_of(settings: Settings) -> Limits:
-    """How much of the engine one writer may have, and for how long."""
-    return Limits(
-        waiting_each=settings.user_queue,
-        longest_wait=settings.longest_wait,
-        longest_passage=settings.longest_passage,
-        stuck_after=settings.stuck_after,
-        tokens_per_hour=settings.tokens_per_hour,
-        tokens_per_day=settings.tokens_per_day,
-        ledger=settings.data_dir / "quotas.json",
-        memory=settings.memory_mb * 10**6 or math.inf,
-    )
 
 
 def door_of(settings: Settings) -> Door:
@@ -117,7 +84,7 @@ try:
     settings = checked_settings()
     logs.install(settings.log, settings.log_level)
     lock = sole_use(settings.data_dir)  # as long as this process lives
-    studio, door = studio_of(settings), door_of(settings)
+    studio, door = Studio(engine_of(settings)), door_of(settings)
 except StorygenError as error:
     sys.exit(str(error))
 

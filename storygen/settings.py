@@ -40,6 +40,20 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", description="SQLAlchemy URL of the story store; empty: SQLite in the data dir."
     )
+    engine_url: str = Field(
+        default="",
+        description="Where a model server is that writes in the place of this process, such as "
+        "http://127.0.0.1:8001: ours, vLLM or llama.cpp's.",
+    )
+    engine_key: SecretStr = Field(
+        default=SecretStr(""), description="What that server wants to be shown as a bearer token."
+    )
+    engine_context: int = Field(
+        default=0,
+        ge=0,
+        le=10**7,
+        description="Tokens its models read, where it does not say; 0: 1024.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; auto takes CUDA when it is there."
     )
@@ -148,6 +162,20 @@ class Settings(BaseSettings):
         if "?" in str(value):
             raise ValueError("a directory with a question mark cannot hold a database")
         return ROOT / value.expanduser()  # the same from whatever directory storygen is started
+
+    @field_validator("engine_url")
+    @classmethod
+    def _is_a_server(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", value):
+            raise ValueError("a model server has an address such as http://127.0.0.1:8001")
+        return value.rstrip("/")
+
+    @field_validator("engine_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+            raise ValueError("a key has letters, digits and marks, and no space")
+        return value
 
     @field_validator("metrics_token")
     @classmethod

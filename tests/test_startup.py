@@ -24,6 +24,8 @@ WRONG: dict[str, list[str]] = {
     "weights_dir": ["/what?", "/nowhere/weights"],
     "first_model": ["no-such-model", "../mystery", LONG],
     "database_url": ["stories", "sqlite+aiosqlite://", "postgresql+asyncpg://u:pw@127.0.0.1:1/x"],
+    "engine_url": ["server", "ftp://127.0.0.1", "http://", "http://a:b@127.0.0.1", "http://x/?y"],
+    "engine_key": ["two words", "caf\u00e9", "a\tb"],
     "host": ["example.org", "300.0.0.1", ""],
     "allow_origins": ["*", "stories.example", "ftp://stories.example"],
     "metrics_token": ["short"],

@@ -279,12 +279,14 @@ def _score(entry: Any, top: list[Any] = []) -> TokenScore:  # noqa: B006 - it is
 def scores_in(answer: Mapping[str, Any]) -> list[TokenScore]:
     """What our server answers with to /v1/score and /v1/next_tokens."""
     try:
-        return [
-            TokenScore(_text(entry["text"]), min(float(entry["logprob"]), 0.0))
-            for entry in answer["tokens"]
-        ]
-    except (TypeError, ValueError, KeyError):
+        return [_scored(entry) for entry in answer["tokens"]]
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         raise _senseless("scores that are none") from None
+
+
+def _scored(entry: Mapping[str, Any]) -> TokenScore:
+    top = tuple(_scored(other) for other in entry.get("top", ()))
+    return TokenScore(_text(entry["text"]), min(float(entry["logprob"]), 0.0), top)
 
 
 def words_in(answer: Mapping[str, Any]) -> list[WordScore]:

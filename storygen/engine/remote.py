@@ -115,17 +115,20 @@ class RemoteEngine:
         slots: int = 8,
         queue_size: int = 32,
         models_at_once: int = 3,
+        first: str = "",
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
         patience: Patience = Patience(),
         known: Callable[[str], ModelInfo | None] = lambda name: None,
     ) -> None:
         """context is what a model reads where the server does not say; slots is how many passages
-        are asked for at a time of each of so many models; known tells how models look."""
+        are asked for at a time of each of so many models; first is the model to list before the
+        others; known tells how models look."""
+        self._first = first
         self._url, self._key, self._context, self._known = url, key, context, known
         self._limits, self._patience = limits, patience
         self._connections = slots * models_at_once + 16  # and for what is no passage
         self._line = Line(slots, queue_size, models_at_once, waiting_each=limits.waiting_each)
-        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day)
+        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._kind: Kind = "openai"
         self._models: dict[str, ModelInfo] = {}
         self._counts: OrderedDict[bytes, int] = OrderedDict()
@@ -150,10 +153,11 @@ class RemoteEngine:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             await upstream.close()
+            self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
         """The models it had when it was last looked at."""
-        return list(self._models.values())
+        return sorted(self._models.values(), key=lambda info: info.name != self._first)
 
     def health(self) -> Health:
         """What is known of it here."""
@@ -207,16 +211,19 @@ class RemoteEngine:
                             self._line.served(ticket_or_place)
                             yield segment
 
-    async def score(self, model: str, text: str, *, user: str = "") -> list[TokenScore]:
+    async def score(
+        self, model: str, text: str, *, user: str = "", top: int = 0
+    ) -> list[TokenScore]:
         """Log-probability of each token of text, where the server tells it."""
-        asked: dict[str, Any] = {"model": model, "text": text}
+        asked: dict[str, Any] = {"model": model, "text": text, "top": top}
         if self._kind == "storygen":
             return scores_in(await self._answer(model, user, "/v1/score", asked))
         if self._kind != "vllm":
             raise self._cannot("tell how probable a text is that is there")
-        asked = {"model": model, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
+        asked = {"model": model, "prompt": text, "max_tokens": 1, "echo": True}
+        asked["logprobs"] = max(1, top)
         found = likely(_first_choice(await self._answer(model, user, "/v1/completions", asked)))
-        return [replace(score, top=()) for score in found[:-1]]
+        return [replace(score, top=score.top[:top]) for score in found[:-1]]
 
     async def next_tokens(
         self, model: str, prompt: Prompt, n: int, *, user: str = ""
