@@ -51,7 +51,7 @@ class GraphDecoder(EagerDecoder):
         self._ids = Shared((n_slots, n_adjusted), torch.int32, device)
         self._added = Shared((n_slots, n_adjusted), torch.float64, device)
         self._drawn = Shared((n_slots,), torch.long, device)
-        self._scores = torch.zeros(n_slots, config.vocab_size, device=device)
+        self.scores = torch.zeros(n_slots, config.vocab_size, device=device)
         self._recorded: dict[object, Callable[[], None]] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.network = self._network  # may be compiled before the first step
@@ -95,7 +95,7 @@ class GraphDecoder(EagerDecoder):
 
     def _token(self, found: int, place: int, choice: Row, n_tokens: int) -> int | None:
         if found == UNSURE:  # so many equal logits are rare: look at all of them
-            return sample(self._scores[place : place + 1, :n_tokens], [choice])[0]
+            return sample(self.scores[place : place + 1, :n_tokens], [choice])[0]
         return None if found == NO_NUMBER else found
 
     def _run(self, size: int, span: int, kind: Kind) -> None:
@@ -129,7 +129,7 @@ class GraphDecoder(EagerDecoder):
             )  # (B, nh, 1, hs)
             x = x + block.attn.c_proj(y.reshape(size, config.n_embd))
             x = x + block.mlp(block.ln_2(x))
-        self._scores[:size] = _head(model, model.ln_f(x))
+        self.scores[:size] = _head(model, model.ln_f(x))
 
     def _draw(self, size: int, kind: Kind) -> None:
         whole, fractions = self._whole.here[:, :size], self._fractions.here[:, :size]
@@ -146,7 +146,7 @@ class GraphDecoder(EagerDecoder):
             ids=self._ids.here[:size].long(),
             added=self._added.here[:size],
         )
-        self._drawn.here[:size] = draw(self._scores[:size], of, kind)
+        self._drawn.here[:size] = draw(self.scores[:size], of, kind)
 
     def _kind(self, choices: Sequence[Row], n_tokens: int) -> Kind:
         drawing = [choice.params for choice in choices if choice.params.temperature > 0]

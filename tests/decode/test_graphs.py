@@ -76,7 +76,7 @@ def test_the_logits_of_each_step_are_the_networks(config, n_slots, read):
         rows = [Token(slot, position, ids[slot][position]) for slot in range(n_slots)]
         here.step(rows, range(n_slots), choices(n_slots), config.vocab_size)
     expected = model(torch.tensor(ids))[:, -1]
-    torch.testing.assert_close(here._scores[here._places], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(here.scores[here._places], expected, rtol=1e-4, atol=1e-4)
 
 
 @on_each_device
@@ -106,7 +106,7 @@ def test_a_row_is_the_same_in_any_company_but_for_rounding(device, dtype):
         for position in range(40):
             rows = [Token(slot, position, ids[slot][position]) for slot in company]
             here.step(rows, range(len(rows)), choices(len(rows)), 64)
-        return here._scores[here._places[0]].clone()
+        return here.scores[here._places[0]].clone()
 
     alone = last([0])
     for company in ([0, 1], [3, 0, 2], [4, 3, 2, 1, 0]):
@@ -284,5 +284,5 @@ def test_a_card_computes_the_cpus_logits(dtype, tolerance):
     here = GraphDecoder(model.to("cuda", getattr(torch, dtype)), 4)
     here.logits(tokens(ids[0][:99]), [])
     here.step([Token(0, 99, ids[0][99])], [0], choices(1), 500)
-    error = (here._scores[0].cpu() - expected).norm() / expected.norm()
+    error = (here.scores[0].cpu() - expected).norm() / expected.norm()
     assert error < tolerance
