@@ -62,7 +62,7 @@ def arithmetic(
 
 def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> Decoder:
     """A decoder for so many stories at a time, and some that are not being written just now."""
-    if by.device.type == "cuda":
+    if by.device == "cuda":
         from storygen.decode.graphs import GraphDecoder  # nobody else needs it
 
         return GraphDecoder(network, n_slots(network.config, slots))
