@@ -313,7 +313,14 @@ def _serve(args: argparse.Namespace, settings: Settings) -> None:
     host = args.host or settings.host
     require_free_port(host, args.port, "--port")
     require_models(settings)
-    serving.run(settings, engine_of(settings, "quotas-serve.json"), host, args.port)
+    if args.ray is None:
+        serving.run(settings, engine_of(settings, "quotas-serve.json"), host, args.port)
+        return
+    from storygen.serve.ray_start import engine_on
+
+    replicas = {"replicas": args.replicas, "max_replicas": args.max_replicas}
+    with engine_on(args.ray, settings, **replicas) as engine:
+        serving.run(settings, engine, host, args.port)
 
 
 def _read(path: Path) -> str:

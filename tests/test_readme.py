@@ -33,6 +33,7 @@ def test_every_setting_is_in_the_table_with_its_default_and_meaning():
     [
         ("Dependencies", "requirements.txt"),
         ("Dependencies for development", "requirements-dev.txt"),
+        ("Dependencies of replicas under Ray Serve", "requirements-ray.txt"),
     ],
 )
 def test_every_dependency_has_its_line_and_its_reason(heading, file):

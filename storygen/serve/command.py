@@ -27,6 +27,17 @@ def add_serve(commands: Any, run: Callable[..., None]) -> None:
     parser = commands.add_parser("serve", help="serve the models to other programs, without a page")
     parser.add_argument("--host", metavar="ADDRESS", help="address to serve on; STORYGEN_HOST")
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"{PORT}")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="write with replicas under Ray Serve, of the cluster there or of this machine alone",
+    )
+    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="of each model; 1")
+    parser.add_argument(
+        "--max-replicas", type=int, default=0, metavar="N", help="under load; as many as at first"
+    )
     parser.set_defaults(run=run)
 
 

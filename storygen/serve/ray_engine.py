@@ -69,7 +69,7 @@ class RayEngine:
         none takes any more."""
         self._catalogue, self._handles = catalogue, handles
         self._lost, self._full, self._limits = lost, full, limits
-        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day)
+        self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._reading = asyncio.Lock()  # one tokenizer at a time
         self._running = self._waiting = 0
@@ -82,6 +82,7 @@ class RayEngine:
     async def close(self) -> None:
         """Take nothing more. The replicas go on, for others."""
         self._is_open = False
+        self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
         """The models that there are replicas for."""
