@@ -90,6 +90,7 @@ class Studio:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.turns: set[asyncio.Task[Any]] = set()
+        self._releases: set[asyncio.Task[Any]] = set()  # of stories that other servers may have now
         self.telling = asyncio.Semaphore(TELLING)  # first come, first served
         self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
         self._chats: WeakSet[Chat] = WeakSet()
@@ -139,7 +140,7 @@ class Studio:
             writing = self._writings[place] = Writing()
             if self.store.claims.is_shared:
                 writing.lock = SharedLock(
-                    self.store.claims, chat.story_id, writing.is_wanted, self.turns
+                    self.store.claims, chat.story_id, writing.is_wanted, self._releases
                 )
         return writing
 
@@ -165,5 +166,6 @@ class Studio:
         """Stop every passage and wait until what there is of it is stored."""
         for writing in list(self._writings.values()):
             writing.stop()
-        if self.turns:
-            await asyncio.wait(self.turns, timeout=STOP_WITHIN)
+        for tasks in (self.turns, self._releases):
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_WITHIN)

@@ -107,6 +107,19 @@ async def test_the_end_of_a_server_stops_no_passage_at_another(studios: list[Stu
     await writing
 
 
+async def test_a_server_that_ends_in_order_has_let_go_of_its_stories(
+    studios: list[Studio],
+) -> None:
+    one = Window(studios[0])
+    writing = await begun(one)
+    assert not await studios[1].store.claims.take(one.chat.story_id)
+    await studios[0].stop_all()
+    assert writing.done()
+    assert not studios[0].turns  # else the end is taken for a failure
+    assert await studios[1].store.claims.take(one.chat.story_id)
+    await studios[1].store.claims.let_go(one.chat.story_id)
+
+
 async def test_a_window_that_opens_meanwhile_interrupts_nothing(studios: list[Studio]) -> None:
     one = Window(studios[0])
     writing = await begun(one)
