@@ -35,13 +35,13 @@ from storygen.decode.graphs import GraphDecoder
 from storygen.decode.interface import Decoder, Token
 from storygen.model import GPT, GPTConfig
 from storygen.params import Row, SamplingParams
-from storygen.settings import ROOT
 from storygen.tokenizers import CharTokenizer
 from storygen.train.config import TrainConfig, load_recipe
 from storygen.train.data import Corpus
 from storygen.train.distributed import Group
 from storygen.train.trainer import Trainer
 
+ROOT = Path(__file__).parents[1]
 PARTS = ("agree", "decode", "train")
 TRAINING: dict[str, dict[str, Any]] = {
     "eager": {"compile": False},

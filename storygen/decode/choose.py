@@ -1,6 +1,7 @@
 """Which decoder computes a model here, and in what numbers."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from ctypes import CDLL
@@ -65,7 +66,9 @@ def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> De
     if by.device == "cuda":
         from storygen.decode.graphs import GraphDecoder  # nobody else needs it
 
-        return GraphDecoder(network, n_slots(network.config, slots))
+        on_card = GraphDecoder(network, n_slots(network.config, slots))
+        on_card.warm(1, network.config.vocab_size)  # what more writers need is recorded with them
+        return on_card
     if by.library is None:
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
@@ -144,6 +147,15 @@ def cuda_capability() -> tuple[int, int] | None:
     import torch
 
     return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def cuda_bytes() -> float:
+    """Memory of that card, which native code for CPUs does not use: infinite without one."""
+    if cuda_capability() is None:
+        return math.inf
+    import torch
+
+    return torch.cuda.get_device_properties().total_memory
 
 
 def _has_driver() -> bool:

@@ -6,6 +6,7 @@ anything read. The worker takes the steps; here is what the event loop does.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -17,7 +18,13 @@ from typing import Any
 
 from storygen import checkpoints
 from storygen.catalogue import Catalogue, ModelInfo
-from storygen.decode.choose import Arithmetic, arithmetic, choose, cuda_capability
+from storygen.decode.choose import (
+    Arithmetic,
+    arithmetic,
+    choose,
+    cuda_bytes,
+    cuda_capability,
+)
 from storygen.engine.interface import (
     Details,
     Health,
@@ -29,7 +36,7 @@ from storygen.engine.interface import (
 )
 from storygen.engine.jobs import Job, next_tokens_job, score_job
 from storygen.engine.limits import Limits, Quotas, when
-from storygen.engine.memory import model_bytes
+from storygen.engine.memory import OF_CARD, card_bytes, model_bytes
 from storygen.engine.opening import Loader, open_model
 from storygen.engine.place import News, Place, Work
 from storygen.engine.runner import Runner, as_storygen_error
@@ -73,7 +80,9 @@ class LocalEngine:
         without one; load makes a network of a model directory in its own way."""
         self._catalogue, self._load, self._threads = catalogue, load, threads
         self._wanted = (device, dtype, cuda_capability(), native)
-        self._form = choose(*self._wanted[:3])[1]  # raises EngineError now
+        place, self._form = choose(*self._wanted[:3])  # raises EngineError now
+        self._on_card = place == "cuda"
+        self._card = OF_CARD * cuda_bytes() if self._on_card else math.inf
         self._by: Arithmetic | None = None  # found out by the first worker
         self._slots, self._queue_size, self._loaded_models = slots, queue_size, loaded_models
         self._limits = limits
@@ -184,7 +193,8 @@ class LocalEngine:
     def _known(self, model: str) -> ModelInfo:
         """What is known of a model; raises ModelNotFoundError."""
         info = self._catalogue.get(model)
-        self._bytes[model] = model_bytes(info, self._form, self._slots)
+        size = card_bytes if self._on_card else model_bytes
+        self._bytes[model] = size(info, self._form, self._slots)
         return info
 
     async def _encode(self, model: str, text: str) -> list[int]:
@@ -349,13 +359,15 @@ class LocalEngine:
     def _fits(self, models: Collection[str]) -> bool:
         """Whether models may be in memory together; raises EngineError for one that never may."""
         needed = sum(self._bytes[model] for model in models)
-        if needed > self._limits.memory and len(models) == 1:
+        allowed = min(self._limits.memory, self._card)
+        if needed > allowed and len(models) == 1:
+            by = "the card has room for" if allowed == self._card else "STORYGEN_MEMORY_MB allows"
             raise EngineError(
                 f"{next(iter(models))} needs {needed / MEGA:,.0f} MB of memory and "
-                f"STORYGEN_MEMORY_MB allows {self._limits.memory / MEGA:,.0f}. Allow more, or take "
+                f"{by} {allowed / MEGA:,.0f}. Allow more, or take "
                 "fewer slots, another number format or a smaller model."
             )
-        return needed <= self._limits.memory
+        return needed <= allowed
 
     # From here on: the worker thread, and the one that opens models.
 
