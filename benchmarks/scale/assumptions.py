@@ -25,6 +25,7 @@ class Writers:
     prompt: float = 350.0  # tokens read anew where nothing of a story is remembered
     remembered: float = 0.7  # share of passages whose story the engine remembers
     typed: float = 1.0  # passages of one's own for each of a model
+    typing: float = 0.5  # what one of them costs page and database, of one that a model writes
     windows: float = 3.0  # open for each one that is written in
 
     @property

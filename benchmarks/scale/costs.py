@@ -1,6 +1,6 @@
 """What a passage and a writer cost on this machine: processor time, memory, rows, bytes.
 
-    python -m benchmarks.scale.costs [--parts engine page store] [--rounds 5]
+    python -m benchmarks.scale.costs [--parts engine page apart store] [--rounds 5]
         [--out benchmarks/scale/costs.csv]
 
 Processor time is that of the processes themselves, so that other programs disturb it little; the
@@ -38,11 +38,14 @@ from storygen.engine.local import LocalEngine
 from storygen.params import SamplingParams
 from storygen.settings import ROOT, load_settings
 from storygen.story.store import StoryStore
-from tests.protocol.conftest import Client, Server, connecting, serve
+from tests.protocol.conftest import REAL, Client, Server, connecting, serve
 from tests.story import postgres
 
 FILE = ROOT / "benchmarks/scale/costs.csv"
-COMMAND = [sys.executable, "-m", "benchmarks.scale.serve", "{port}"]
+PAGE, API = (
+    [sys.executable, "-m", "benchmarks.scale.serve", what, "{port}"] for what in ("page", "api")
+)
+CPU = ("CPU s", "CPU s a second")
 OWNER = "writer"
 EMPTY: dict[str, Any] = {"title": "A story", "settings": {}, "passages": (), "head_id": None}
 BATCHES = (1, 2, 4, 8)
@@ -165,11 +168,9 @@ async def _engine(name: str, directory: Path, form: str, rounds: int) -> list[Co
 
 async def page(rounds: int, folder: Path) -> list[Cost]:
     """What windows cost that do nothing, and those that are written in."""
-    server = serve(folder / "page", COMMAND)
+    server = serve(folder / "page", PAGE)
     try:
-        async with connecting(server, server.cookie) as connect:
-            first = await connect()
-            await written(first, SHORT)
+        await _warm(server)
         return [
             *await _idle(server),
             *await _writing(server, rounds),
@@ -178,6 +179,27 @@ async def page(rounds: int, folder: Path) -> list[Cost]:
         ]
     finally:
         server.stop()
+
+
+async def apart(rounds: int, folder: Path) -> list[Cost]:
+    """What passages cost where the engine is a server elsewhere, there and here."""
+    api = serve(folder / "api", API)
+    try:
+        server = serve(folder / "page", REAL, STORYGEN_ENGINE_URL=api.url)
+        try:
+            await _warm(server)
+            there = api.process.pid
+            rows = [row for row in await _writing(server, rounds, there) if row.unit in CPU]
+            return [row._replace(part="apart", of=row.of or "page") for row in rows]
+        finally:
+            server.stop()
+    finally:
+        api.stop()
+
+
+async def _warm(server: Server) -> None:
+    async with connecting(server, server.cookie) as connect:
+        await written(await connect(), SHORT)
 
 
 async def written(client: Client, tokens: int) -> tuple[float, float]:
@@ -218,9 +240,11 @@ async def _idle(server: Server) -> list[Cost]:
     ]
 
 
-async def _writing(server: Server, rounds: int) -> list[Cost]:
-    """The cost of a passage as so much for each, and so much for each second of its words."""
+async def _writing(server: Server, rounds: int, api: int | None = None) -> list[Cost]:
+    """The cost of a passage as so much for each, and so much for each second of its words; of the
+    API's process too where there is one."""
     points, firsts, grown = [], list[float](), 0.0
+    there = list[tuple[float, float]]()
     process = server.process.pid
     async with connecting(server, server.cookie) as connect:
         clients = [await connect() for _ in range(TABS)]
@@ -230,17 +254,26 @@ async def _writing(server: Server, rounds: int) -> list[Cost]:
         for _ in range(rounds):
             for tokens in (SHORT, LONG):
                 used, writes = cpu_seconds(process), await _writes(server)
+                used_there = cpu_seconds(api) if api else 0.0
                 times = await asyncio.gather(*(written(c, tokens) for c in clients))
                 cpu = (cpu_seconds(process) - used) / TABS
                 writes = (await _writes(server) - writes) / TABS
                 points.append((statistics.mean(s for _, s in times), cpu, writes))
                 firsts += [first for first, _ in times]
+                if api:
+                    there.append((points[-1][0], (cpu_seconds(api) - used_there) / TABS))
         grown = (resident(process) - before) / TABS
     cpu_each, cpu_second = line([(s, cpu) for s, cpu, _ in points])
     writes_each, writes_second = line([(s, n) for s, _, n in points])
+    api_each, api_second = line(there) if there else (0.0, 0.0)
+    served = [
+        Cost("page", "passage", "API", 1, api_each, CPU[0]),
+        Cost("page", "streaming", "API", 1, api_second, CPU[1]),
+    ]
     return [
-        Cost("page", "passage", "", 1, cpu_each, "CPU s"),
-        Cost("page", "streaming", "", 1, cpu_second, "CPU s a second"),
+        *(served if api else []),
+        Cost("page", "passage", "", 1, cpu_each, CPU[0]),
+        Cost("page", "streaming", "", 1, cpu_second, CPU[1]),
         Cost("page", "writing window", "", 1, max(0.0, grown), "MB"),
         Cost("page", "passage, transactions", "", 1, writes_each, "writes"),
         Cost("page", "streaming, transactions", "", 1, writes_second, "writes a second"),
@@ -397,6 +430,8 @@ def measured(args: argparse.Namespace) -> Iterator[Cost]:
             yield from asyncio.run(engine(args.models, args.forms, args.rounds, folder))
         if "page" in args.parts:
             yield from asyncio.run(page(args.rounds, temporary))
+        if "apart" in args.parts:
+            yield from asyncio.run(apart(args.rounds, temporary / "apart"))
         if "store" in args.parts:
             yield from asyncio.run(store(args.rounds, temporary))
 
@@ -404,7 +439,7 @@ def measured(args: argparse.Namespace) -> Iterator[Cost]:
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--parts", nargs="+", default=["engine", "page", "store"])
+    parser.add_argument("--parts", nargs="+", default=["engine", "page", "apart", "store"])
     parser.add_argument("--models", nargs="+", default=["mystery", "movie-plots", *SIZES])
     parser.add_argument("--forms", nargs="+", default=["int8", "int4", "bf16"])
     parser.add_argument("--rounds", type=int, default=5)

@@ -53,6 +53,7 @@ HABITS = {
     "prompt": "tokens read where the engine remembers nothing of a story",
     "remembered": "share of passages whose story the engine remembers",
     "typed": "passages of one's own for each of a model",
+    "typing": "what one of them costs page and database, of one that a model writes",
     "windows": "windows open for each that is written in",
 }
 MACHINES = {
@@ -160,6 +161,10 @@ def _page(costs: Costs) -> str:
         ("opening a window", costs("open a window") * 1000, "ms of a core"),
         ("a passage", costs("passage") * 1000, "ms of a core"),
         ("and for each second of its words", costs("streaming") * 1000, "ms of a core"),
+        ("a passage, engine elsewhere", costs("passage", "page") * 1000, "ms of a core"),
+        ("and for each second", costs("streaming", "page") * 1000, "ms of a core"),
+        ("the same, in the engine's API", costs("passage", "API") * 1000, "ms of a core"),
+        ("and for each second", costs("streaming", "API") * 1000, "ms of a core"),
         ("signing in with a password", costs("sign in") * 1000, "ms of a core"),
         ("the process before anybody comes", costs("page alone"), "MB"),
         ("a window", costs("window"), "MB"),

@@ -83,6 +83,11 @@ class Plan:
         """A second, in the busiest hour."""
         return self.habits.active(self.writers) / (self.habits.pause + self.seconds)
 
+    @property
+    def told(self) -> float:
+        """Passages that page and database have to do with, for each that a model writes."""
+        return 1 + self.habits.typed * self.habits.typing
+
     @cached_property
     def engine(self) -> tuple[int, Waits]:
         """Replicas of one core, and what one waits for then; stories stay with their replica, so
@@ -96,12 +101,28 @@ class Plan:
 
     @property
     def page_cores(self) -> float:
-        """Cores' worth of work of the pages."""
-        active = self.habits.active(self.writers)
-        streaming = self.passages * self.seconds
-        each = self.costs("passage") * (1 + self.habits.typed / 2)
-        idle = self.costs("idle window") * active * self.habits.windows
-        return self.passages * each + self.costs("streaming") * streaming + idle
+        """Cores' worth of work of the pages. Several of them share an engine elsewhere, and to ask
+        it costs more."""
+        return self.cores_of_pages("page" if self.is_apart else "")
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether one page, with the engine in its process, is not enough."""
+        return self.cores_of_pages("") > self.machines.page_load
+
+    @property
+    def api_cores(self) -> float:
+        """Cores' worth of work of the engines' doors, where they are elsewhere."""
+        return self._written_cores("API", 1.0) if self.is_apart else 0.0
+
+    def cores_of_pages(self, of: str) -> float:
+        """Cores' worth of work of pages whose engine is in them, or elsewhere (`page`)."""
+        idle = self.costs("idle window") * self.open_windows
+        return self._written_cores(of, self.told) + idle
+
+    def _written_cores(self, of: str, share: float) -> float:
+        each = self.costs("passage", of) * share + self.costs("streaming", of) * self.seconds
+        return self.passages * each
 
     @property
     def open_windows(self) -> float:
@@ -128,7 +149,7 @@ class Plan:
     @property
     def writes(self) -> float:
         """Transactions a second."""
-        each = self.costs("passage, transactions") * (1 + self.habits.typed / 2)
+        each = self.costs("passage, transactions") * self.told
         return self.passages * (each + self.costs("streaming, transactions") * self.seconds)
 
     @property
@@ -156,9 +177,11 @@ class Plan:
         yield "engine, busy", waits.busy, "share"
         for name, share in (("half", 0.5), ("19 of 20", 0.95), ("99 of 100", 0.99)):
             yield f"first word from the engine, {name}", waits.first(share), "s"
+        yield "engine's API, work", self.api_cores, "cores"
         yield "pages, work", self.page_cores, "cores"
         yield "pages, processes", self.pages, "processes"
-        yield "pages, memory of windows", self.page_memory, "MB"
+        memory = self.pages * self.costs("page alone") + self.page_memory
+        yield "pages, memory", memory / 1000, "GB"
         yield "sockets", self.open_windows, "open"
         yield "database, writes", self.writes, "a second"
         yield "database, cores", self.writes * self.costs(SERVER, "PostgreSQL"), "cores"
@@ -177,7 +200,7 @@ def limits(costs: Costs, model: str, habits: Writers) -> dict[str, float]:
     plan = Plan(costs, model, many, habits)
     shares = {
         "the engine's one core": plan.passages * plan.core_seconds / machines.engine_load,
-        "the page's one core": plan.page_cores / machines.page_load,
+        "the page's one core": plan.cores_of_pages("") / machines.page_load,
         "the page's memory": plan.page_memory / (machines.page_memory - costs("page alone")),
         "SQLite's one writer": plan.writes
         * costs("a write, waited for", "SQLite")

@@ -37,6 +37,9 @@ def made_up():
     }
     found = [Cost("", name, "", 1, value, "") for name, value in figures.items()]
     found.append(Cost("", "read a token", "m", 1, 0.001, ""))
+    for of, each, second in (("page", 0.02, 0.004), ("API", 0.005, 0.001)):
+        found.append(Cost("", "passage", of, 1, each, ""))
+        found.append(Cost("", "streaming", of, 1, second, ""))
     found += [Cost("", "write a token", "m", n, 0.01 / n, "") for n in (1, 2, 4, 8)]
     found += [
         Cost("", "a write, in the server", "PostgreSQL", 1, 0.001, ""),
@@ -81,8 +84,12 @@ def test_what_writers_need_by_hand(made_up):
     assert plan.seconds == pytest.approx(1.4)
     assert plan.passages == pytest.approx(1000 / 30)
     assert plan.core_seconds == pytest.approx(140 * 0.01 / 8 + 0.3 * 350 * 0.001)  # 0.28
-    assert plan.page_cores == pytest.approx(1000 / 30 * (0.015 + 1.4 * 0.002) + 3000 * 0.0001)
-    assert plan.pages == 2  # 0.89 cores' worth at half a core each, and 3,500 MB in 3,800
+    near = 1000 / 30 * (0.015 + 1.4 * 0.002) + 3000 * 0.0001
+    assert plan.cores_of_pages("") == pytest.approx(near)
+    assert near > 0.5  # of a core: so there are several, and the engine is elsewhere
+    assert plan.page_cores == pytest.approx(1000 / 30 * (0.03 + 1.4 * 0.004) + 3000 * 0.0001)
+    assert plan.api_cores == pytest.approx(1000 / 30 * (0.005 + 1.4 * 0.001))
+    assert plan.pages == 3  # 1.49 cores' worth at half a core each, and 3,500 MB in 3,800
     assert plan.writes == pytest.approx(1000 / 30 * (6 + 2.8))
     assert plan.bits == pytest.approx(8 * 1000 / 30 * (5000 + 2 * 640))
     year = 365 * 10_000 * 0.2 * 2400 / 30

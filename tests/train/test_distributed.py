@@ -68,7 +68,7 @@ def torchrun(content, corpus_dir, run, stops=0):
         )
         for rank in "01"
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
 
 
