@@ -14,7 +14,9 @@ import httpx
 
 from storygen.engine.sse import EventError, Events
 from storygen.errors import BusyError, EngineError
+from storygen.text import whole_characters
 
+JSON = {"content-type": "application/json"}
 MAX_ANSWER = 32_000_000  # bytes; the scores of a million characters
 MAX_TOLD = 300  # characters of what it says of an error
 CONNECT_WITHIN = 5.0  # seconds
@@ -94,7 +96,9 @@ class Upstream:
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         with _sentences():
-            async with self._client.stream(method, self._root + path, json=body) as response:
+            async with self._client.stream(
+                method, self._root + path, content=_json(body), headers=JSON if body else None
+            ) as response:
                 if response.status_code != 200:
                     raise await self._refusal(response)
                 yield response
@@ -179,6 +183,11 @@ def _parsed(parser: Events, piece: bytes) -> Iterator[str]:
         yield from parser.feed(piece)
     except EventError as error:
         raise EngineError(f"The model server sent {error}, which is no passage.") from error
+
+
+def _json(body: Any) -> bytes | None:
+    """A body; half characters, which no encoding has, become whole ones."""
+    return None if body is None else whole_characters(json.dumps(body, ensure_ascii=False)).encode()
 
 
 def _object(content: str | bytes) -> dict[str, Any]:

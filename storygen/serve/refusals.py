@@ -85,5 +85,6 @@ def refused(error: Exception) -> Refused:
         return Refused(429, str(error), code="busy", wait=BUSY_SECONDS)
     if isinstance(error, StorygenError):
         return Refused(503, str(error), code="engine_error")
+    number = logs.number()  # the line below carries it, too
     logger.error("Error in the API", exc_info=error)
-    return Refused(500, f"That could not be done (number {logs.number()} in the log).")
+    return Refused(500, f"That could not be done (number {number} in the log).")

@@ -1,4 +1,11 @@
-"""The real page in a process of its own, and socket clients that behave like browsers, or not."""
+"""The real page in a process of its own, and socket clients that behave like browsers, or not.
+
+TEST_ENGINE has the pages of all these tests, and of those in a browser, write elsewhere:
+
+    server   each with the same engine behind `python -m storygen serve`
+    ray      the same; where the real models write, they do under Ray Serve
+    http://  at this address, whatever a test would have written with: for those marked `any_engine`
+"""
 
 import asyncio
 import html
@@ -28,6 +35,8 @@ get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PA
 class Server:
     """A running page."""
 
+    engine: subprocess.Popen[bytes] | None = None  # that it writes with, if it is elsewhere
+
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path, data: Path) -> None:
         self.process, self.port, self.log, self.data = process, port, log, data
         self.url = f"http://127.0.0.1:{port}"
@@ -40,7 +49,10 @@ class Server:
     def stop(self) -> int:
         """End it as a service manager does; the exit code."""
         self.process.terminate()
-        return self.process.wait(timeout=PATIENCE)
+        code = self.process.wait(timeout=PATIENCE)
+        if self.engine is not None:
+            self.engine.terminate()
+        return code
 
 
 def free_port() -> int:
@@ -60,10 +72,26 @@ def environment(data: Path, **more: str) -> dict[str, str]:
 
 def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
     """Start the page and wait until it answers; data is made if it is missing."""
+    engine = None
+    if ELSEWHERE and "STORYGEN_ENGINE_URL" not in more:
+        if ELSEWHERE.startswith("http"):
+            more |= {"STORYGEN_ENGINE_URL": ELSEWHERE}
+        else:
+            alone = {"STORYGEN_AUTH": "none"}
+            engine = _started(data, engine_of(command or FAKE), **more | alone)
+            ENGINES.append(engine.process)
+            more |= {"STORYGEN_ENGINE_URL": engine.url}
+    server = _started(data, command or FAKE, **more)
+    server.engine = engine.process if engine else None
+    return server
+
+
+def _started(data: Path, command: list[str], **more: str) -> Server:
+    """A server that answers."""
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "server.log"
-    arguments = [part.format(port=port) for part in command or FAKE]
+    arguments = [part.format(port=port) for part in command]
     with log.open("ab") as output:
         process = subprocess.Popen(
             arguments, cwd=ROOT, env=environment(data, **more), stdout=output, stderr=output
@@ -78,6 +106,28 @@ def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
             time.sleep(0.1)
     process.kill()
     raise AssertionError(f"The page did not start:\n{log.read_text()}")
+
+
+def engine_of(command: list[str]) -> list[str]:
+    """The command that serves what a page would have written with."""
+    if command == REAL:
+        real = [sys.executable, "-m", "storygen", "serve", "--port", "{port}"]
+        return [*real, "--ray"] if ELSEWHERE == "ray" else real
+    module = "scripted" if "tests.protocol.scripted" in command else "serve"
+    return [sys.executable, "-m", f"tests.protocol.{module}", "{port}", "engine"]
+
+
+ELSEWHERE = os.environ.get("TEST_ENGINE", "")
+ENGINES: list[subprocess.Popen[bytes]] = []  # that pages were started with
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_engine_is_left() -> Iterator[None]:
+    """Those of pages that were killed end, too."""
+    yield
+    for engine in ENGINES:
+        engine.kill()
+        engine.wait()
 
 
 FAKE = [sys.executable, "-m", "tests.protocol.serve", "{port}"]

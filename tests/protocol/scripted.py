@@ -1,13 +1,12 @@
 """Serve the real app.py and the real engine, with a decoder that repeats the last nonce it read, at
 a fixed pace. What happens to places is written to a file, with times of the system's clock.
 
-Run as: python -m tests.protocol.scripted PORT
+Run as: python -m tests.protocol.scripted PORT [engine]
 """
 
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +21,8 @@ from storygen.engine.place import Place
 from storygen.model import GPT, GPTConfig
 from storygen.params import Row
 from storygen.tokenizers import CharTokenizer, Tokenizer
+from tests.protocol.serve import start
 
-ROOT = Path(__file__).resolve().parents[2]
 STEP = 0.01  # seconds
 LOG = "places.jsonl"  # in the data directory
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
@@ -114,15 +113,12 @@ def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, T
 
 
 def main() -> None:
-    """Put these in their places, then do what `chainlit run app.py` does."""
+    """Put these in their places, then serve the page, or the engine alone."""
     local.open_model = open_scripted  # type: ignore[assignment]  # in its place
     worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]  # around it
     worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]  # around it
     CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]  # around it
-    from chainlit.cli import cli
-
-    arguments: list[Any] = ["run", str(ROOT / "app.py"), "--headless", "--port", sys.argv[1]]
-    cli(arguments)
+    start()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Serve the real app.py, with an engine that answers at once and says what it was asked.
+"""Serve the real app.py, with an engine that answers at once and says what it was asked; or that
+engine alone, for a page that asks it from elsewhere.
 
-Run as: python -m tests.protocol.serve PORT
+Run as: python -m tests.protocol.serve PORT [engine]
 """
 
 import asyncio
 import re
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from storygen.engine import local
 from storygen.engine.fake import FakeEngine
-from storygen.engine.interface import Prompt, Segment, made
+from storygen.engine.interface import Details, Prompt, Segment, made
 from storygen.params import SamplingParams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,10 +26,25 @@ class Echo(FakeEngine):
     nonce-... in it, the content of a file for `recite:FILE`, or an error for `explode`."""
 
     async def stream(
-        self, model: str, prompt: Prompt, params: SamplingParams, *, user: str = ""
+        self,
+        model: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        user: str = "",
+        details: Details | None = None,
     ) -> AsyncGenerator[Segment, None]:
-        """The words, one a token; without any to repeat, the model's name and the seed."""
-        prompt = await made(prompt)
+        """The words, one a token; without any to repeat, the model's name and the seed. A mark
+        counts a token."""
+        n, written = 0, len(details.after) if details else 0
+        async for segment in self._whole(model, await made(prompt), params):
+            n += segment.token_count
+            if n > written or segment.finish_reason:
+                yield replace(segment, mark="x" * segment.token_count if details else "")
+
+    async def _whole(
+        self, model: str, prompt: str, params: SamplingParams
+    ) -> AsyncGenerator[Segment, None]:
         if prompt.endswith("explode"):
             raise RuntimeError("a secret path: /home/writer/key")
         if recited := re.search(r"recite:(\S+)$", prompt):
@@ -49,13 +66,24 @@ def _read(path: str) -> str:
 
 
 def main() -> None:
-    """Put the engine in the place of the local one, then do what `chainlit run app.py` does."""
+    """Put the engine in the place of the local one, then serve."""
     local.LocalEngine = lambda *_, **__: Echo()  # type: ignore[assignment,misc]  # in its place
-    from chainlit.cli import cli
+    start()
 
-    port = sys.argv[1]
+
+def start() -> None:
+    """Do what `chainlit run app.py` does, or for an engine `python -m storygen serve`."""
+    port, *what = sys.argv[1:]
+    if what == ["engine"]:
+        from storygen import cli
+
+        sys.argv[1:] = ["serve", "--port", port]
+        cli.main()
+        return
+    from chainlit.cli import cli as chainlit
+
     arguments: list[Any] = ["run", str(ROOT / "app.py"), "--headless", "--port", port]
-    cli(arguments)
+    chainlit(arguments)
 
 
 if __name__ == "__main__":
