@@ -19,6 +19,7 @@ from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
 from storygen import logs, metrics
+from storygen.accounts.keys import Keys
 from storygen.chat import (
     admin,
     api,
@@ -42,7 +43,9 @@ from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
 from storygen.engines import engine_of
 from storygen.errors import StorygenError
+from storygen.hosts import is_loopback
 from storygen.launch import require_free_port, require_models, sole_use
+from storygen.serve import app as serve
 from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore
 
@@ -95,9 +98,11 @@ else:
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
 readiness, ending = Readiness(studio), Ending(studio)
 metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
+is_local = settings.auth == "none" and is_loopback(config.run.host)
+keys = None if is_local else Keys()  # without which no program may ask
 machines = health.routes(readiness, settings.metrics_token.get_secret_value())
 ours = [*api.routes(studio), *files.routes(studio), *admin.routes(studio)]
-ours += [*presses.routes(), *sticky.routes()]
+ours += [*presses.routes(), *sticky.routes(), *serve.routes(studio.engine, keys)]
 if isinstance(door, PasswordDoor):
     ours += sign_in.routes(door, sio, proxies_of(settings))
 page.install(app, settings.allow_origins, [*ours, *machines], door)
@@ -119,6 +124,8 @@ async def start() -> None:
     try:
         studio.store = await StoryStore.open(settings.store_url)
         await door.open(studio.store.database)
+        if keys is not None:
+            keys.open(studio.store.database)
         await studio.engine.start()
         logs.install(settings.log, settings.log_level)  # uvicorn has brought its own by now
         readiness.prove()

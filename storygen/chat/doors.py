@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import User, Users
+from storygen.chat.guards import API_PATHS
 from storygen.errors import AccountError, SettingsError, StorygenError
 from storygen.story.database import Database
 
@@ -263,8 +264,8 @@ def asking() -> Visitor | None:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is for everybody."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+    """Whether a path is for everybody, or asks for a key, to which no cookie is anything."""
+    return path in OPEN_PATHS or path.startswith((*OPEN_FOLDERS, *API_PATHS))
 
 
 def address_of(scope: Scope, proxies: Networks) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +30,7 @@ SECRET_BYTES = 48
 SHORTEST_SECRET, DISTINCT = 32, 12  # characters of a key that somebody else chose
 SOCKET_PATH = "/ws/socket.io"
 IMPORT_PATH = "/api/import"
+API_PATHS = ("/v1/", "/tokenize")  # where other programs ask, by keys and with bodies of their own
 
 # Method and path of what the page needs. All else (uploads, sharing, feedback, elements, tool
 # servers, other logins, API pages) is taken away, so that a new Chainlit cannot add to it.
@@ -108,7 +109,8 @@ class Guard:
 
     async def _answer(self, scope: Scope, asked: Headers, receive: Receive, send: Send) -> None:
         limit = MAX_FILE if scope["path"] == IMPORT_PATH else MAX_BODY
-        refusal = None if scope["path"].startswith(SOCKET_PATH) else _body_refusal(asked, limit)
+        unread = scope["path"].startswith((SOCKET_PATH, *API_PATHS))
+        refusal = None if unread else _body_refusal(asked, limit)
         if refusal is not None:
             return await _refuse(413, refusal, scope, receive, send)
 
@@ -307,4 +309,7 @@ async def _refuse(status: int, why: str, scope: Scope, receive: Receive, send: S
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": why[:120]})
         return
+    if scope["path"].startswith(API_PATHS):
+        told = {"message": why, "type": "permission_error", "param": None, "code": None}
+        return await JSONResponse({"error": told}, status, HEADERS)(scope, receive, send)
     await PlainTextResponse(why, status, headers=HEADERS)(scope, receive, send)

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from storygen.accounts.keys import Keys
 from storygen.catalogue import ModelInfo, open_to
@@ -38,7 +38,7 @@ def application(engine: Engine, *, keys: Keys | None, metrics_token: str = "") -
     return Starlette(routes=served, exception_handlers={HTTPException: _refusal})
 
 
-def routes(engine: Engine, keys: Keys | None) -> Sequence[BaseRoute]:
+def routes(engine: Engine, keys: Keys | None) -> list[Route]:
     """What is asked under /v1, and /tokenize, which other servers have beside it."""
     api, callers = _Api(engine), Callers(keys)
     found = [

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 
 from storygen.chat import guards
 from storygen.errors import SettingsError, StoryError
+from storygen.hosts import LOOPBACK
 
 ID = "6fd6ba3c-5bb5-4cbf-9d1b-6fd8bb6b22f5"
 
@@ -20,7 +21,7 @@ ID = "6fd6ba3c-5bb5-4cbf-9d1b-6fd8bb6b22f5"
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_loopback_needs_no_consent(host: str) -> None:
     guards.require_loopback(host, allow_exposed=False)
-    assert guards.allowed_hosts(host, []) == guards.LOOPBACK_HOSTS | {host}
+    assert guards.allowed_hosts(host, []) == LOOPBACK | {host}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
@@ -86,7 +87,7 @@ async def test_a_host_is_a_known_name_or_an_address(
 
 def test_allowed_origins_bring_their_hosts() -> None:
     hosts = guards.allowed_hosts("127.0.0.1", ["https://write.example.org:8443"])
-    assert hosts == guards.LOOPBACK_HOSTS | {"write.example.org"}
+    assert hosts == LOOPBACK | {"write.example.org"}
 
 
 def test_secret_is_made_once_and_private(tmp_path: Path) -> None:

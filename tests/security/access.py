@@ -21,11 +21,12 @@ NONE = Ids(str(uuid4()), str(uuid4()), str(uuid4()))  # of nobody
 @dataclass(frozen=True)
 class Expected:
     """open: for everybody, and the same for all. own: for who is signed in, about what is theirs.
-    admin: for who is signed in and administers.
+    admin: for who is signed in and administers. key: for programs that show a key, to which no
+    cookie is anything.
 
     path and json are what to ask with; shows is whether the owner is shown the story's words."""
 
-    kind: Literal["open", "own", "admin"]
+    kind: Literal["open", "own", "admin", "key"]
     path: str = ""
     json: Callable[[Ids], Any] | None = None
     shows: bool = False
@@ -34,6 +35,8 @@ class Expected:
 
 PAGE_OF_STORIES = {"pagination": {"first": 20}, "filter": {}}
 STORY = "/api/stories/{story}"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+NOTHING_HERE = [f"{method} /v1/{{path:path}}" for method in METHODS]
 
 # What the running application must serve, no less and no more.
 ROUTES: dict[str, Expected] = {
@@ -89,6 +92,14 @@ ROUTES: dict[str, Expected] = {
     "GET /api/stories/{id}/export/{format}": Expected("own", STORY + "/export/json", shows=True),
     "GET /api/export": Expected("own"),  # packed: what is in it is read by the test
     "GET /{path:path}": Expected("own", "/thread/{story}"),
+    **dict.fromkeys(["GET /v1/models", "GET /v1/health"], Expected("key")),
+    **dict.fromkeys(NOTHING_HERE, Expected("key", "/v1/nothing")),
+    "GET /v1/models/{model:path}": Expected("key", "/v1/models/mystery"),
+    "POST /v1/completions": Expected("key", json=lambda _: {"model": "mystery", "prompt": "x"}),
+    "POST /v1/score": Expected("key", json=lambda _: {"model": "mystery", "text": "x"}),
+    "POST /v1/next_tokens": Expected("key", json=lambda _: {"model": "mystery", "prompt": "x"}),
+    "POST /v1/next_words": Expected("key", json=lambda _: {"model": "mystery", "prompt": "x"}),
+    "POST /tokenize": Expected("key", json=lambda _: {"model": "mystery", "prompt": "x"}),
     "MOUNT /ws/socket.io": Expected("own", "/ws/socket.io/?EIO=4&transport=polling"),
 }
 

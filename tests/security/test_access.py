@@ -44,9 +44,13 @@ def test_who_is_not_signed_in_gets_nothing(town: Town, who: str) -> None:
         assert CANARY not in answer.text, route
         assert answer.status_code < 500, (route, answer.text)
         if expected.kind != "open" or who == "other origin":
+            if expected.kind == "key" and answer.status_code == 429:
+                continue  # wrong keys are not taken for long
             assert answer.status_code in {401, 403}, (route, answer.status_code, answer.text[:200])
-            missing = town.ask(who, route, NONE, expected)
-            assert (answer.status_code, answer.text) == (missing.status_code, missing.text), route
+            if expected.kind != "key":  # which are about nobody's story
+                missing = town.ask(who, route, NONE, expected)
+                said = (missing.status_code, missing.text)
+                assert (answer.status_code, answer.text) == said, route
     assert town.rows() == before
 
 
@@ -63,8 +67,8 @@ def test_another_writer_gets_nothing_and_is_not_told_that_it_is_there(town: Town
             assert answer.status_code == missing.status_code, route
             told = answer.text.replace(town.victim.story, "ID").replace(town.victim.passage, "ID")
             assert told == missing.text.replace(NONE.story, "ID").replace(NONE.passage, "ID"), route
-        if expected.kind == "admin":
-            assert answer.status_code == 403, route
+        if expected.kind in {"admin", "key"}:
+            assert answer.status_code == (403 if expected.kind == "admin" else 401), route
     assert town.rows() == before
 
 
