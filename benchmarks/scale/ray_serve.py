@@ -28,7 +28,7 @@ from typing import Any
 from storygen.engine.interface import Engine
 from storygen.engines import engine_of
 from storygen.params import SamplingParams
-from storygen.serve.ray_start import load
+from storygen.serve.ray_start import LOCAL, load
 from storygen.settings import Settings
 
 REPLICAS = 2
@@ -121,14 +121,14 @@ class Alone:
 # ------------------------------------------------------------------------------------ measuring
 
 
-def compare(settings: Settings, load_: Load, rounds: int) -> float:
+def compare(settings: Settings, load_: Load, rounds: int, address: str) -> float:
     """The share of the engines' speed that the replicas have: the median over rounds."""
-    ray = load()
+    ray = load(address)
     options = ray.Options(replicas=REPLICAS, models=load_.model)
     shares = []
     with ExitStack() as stack:
         alone = stack.enter_context(Alone(settings, load_))
-        engine = stack.enter_context(ray.started(settings, options))
+        engine = stack.enter_context(ray.started(settings, options, address))
         loop = stack.enter_context(asyncio.Runner())
         loop.run(engine.start())
         loop.run(write_all(engine, load_, range(load_.stories)))  # a round to get warm
@@ -152,14 +152,14 @@ def compare(settings: Settings, load_: Load, rounds: int) -> float:
     return share
 
 
-def kill(settings: Settings, load_: Load, rounds: int) -> int:
+def kill(settings: Settings, load_: Load, rounds: int, address: str) -> int:
     """How many passages were not the undisturbed ones, of all that lost a replica."""
-    ray = load()
+    ray = load(address)
     options = ray.Options(replicas=REPLICAS, models=load_.model)
     with Alone(settings, load_) as alone:
         whole = alone.round()
     wrong = 0
-    with ray.started(settings, options) as engine, asyncio.Runner() as loop:
+    with ray.started(settings, options, address) as engine, asyncio.Runner() as loop:
         loop.run(engine.start())
         for n in range(rounds):
             all_ready(load_.model)
@@ -218,13 +218,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stories", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--ray", default=LOCAL, metavar="ADDRESS", help="of a Ray that runs here")
     parser.add_argument("--kill", action="store_true", help="kill a replica in each round")
     args = parser.parse_args()
     settings = Settings(threads=1)
     what = Load(args.model, args.stories, args.tokens)
     if args.kill:
-        return int(kill(settings, what, args.rounds) > 0)
-    return int(compare(settings, what, args.rounds) < BAR)
+        return int(kill(settings, what, args.rounds, args.ray) > 0)
+    return int(compare(settings, what, args.rounds, args.ray) < BAR)
 
 
 if __name__ == "__main__":
