@@ -1,7 +1,12 @@
 import pytest
+import torch
 
-from storygen.decode.choose import choose
+from storygen.decode.choose import Arithmetic, choose, open_decoder
+from storygen.decode.graphs import GraphDecoder
+from storygen.decode.interface import Token
 from storygen.errors import EngineError
+from storygen.params import Row, SamplingParams
+from tests.conftest import random_model
 
 T4, A100 = (7, 5), (8, 0)
 
@@ -36,3 +41,14 @@ def test_a_card_that_is_not_there_is_said_with_the_way_out():
 def test_whole_numbers_on_a_card_are_refused_with_the_way_out(dtype):
     with pytest.raises(EngineError, match=rf"{dtype}, which only a CPU .* bf16 or fp16"):
         choose("auto", dtype, A100)
+
+
+def test_a_card_gets_the_decoder_that_replays_its_steps():
+    """Opened as for a card, over weights that are not on one."""
+    model = random_model(30, block_size=16)
+    decoder = open_decoder(Arithmetic("cuda", "fp32"), model, slots=2, threads=1)
+    assert isinstance(decoder, GraphDecoder)
+    assert decoder.n_slots == 4
+    row = Row(SamplingParams(temperature=0.0), 1, ())
+    expected = int(model(torch.tensor([[7]]))[0, -1].argmax())
+    assert decoder.step([Token(0, 0, 7)], [0], [row], 30) == [expected]
