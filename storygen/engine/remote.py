@@ -522,12 +522,16 @@ class Trial:
         return longest * random.uniform(0.5, 1.0)  # those that were lost together come back apart
 
 
-def _mid_stream(told: str, kind: str) -> EngineError:
+def _mid_stream(told: str, kind: str, code: str) -> StorygenError:
     """An error that came in place of a piece."""
+    if code == "quota":
+        return QuotaError(told)
     if kind == "rate_limit_error":
         return LaterError(told or "The model server is busy.", None)
     if kind == "service_unavailable_error":
         return LostError(told or "The model server could not go on.")
+    if kind == "invalid_request_error" and told:
+        return PromptError(told)
     return EngineError(f"The model server failed: {told or 'it does not say why'}")
 
 
@@ -537,7 +541,7 @@ def _as_told(error: RefusedError) -> StorygenError:
         return QuotaError(error.told)
     if error.code == "model_not_found":
         return ModelNotFoundError(error.told)
-    if error.status == 400 and error.told.startswith("The prompt"):
+    if error.status == 400 and error.told:
         return PromptError(error.told)
     return error
 

@@ -91,7 +91,10 @@ class Upstream:
                 for data in _parsed(parser, piece):
                     if data.strip() == "[DONE]":
                         return
-                    yield _object(data)
+                    yield _object(self._without_key(data))
+
+    def _without_key(self, told: str) -> str:
+        return told.replace(self._key, "***") if self._key else told
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
@@ -110,7 +113,7 @@ class Upstream:
             told, code = _told(await _read(response, 64_000))
         except EngineError:
             told, code = "", ""
-        told = (told.replace(self._key, "***") if self._key else told)[:MAX_TOLD]
+        told = self._without_key(told)[:MAX_TOLD]
         because = f": {told}" if told else f" (HTTP {status})."
         if code == "engine_error":
             return LostError(told)
@@ -217,14 +220,14 @@ def _told(content: bytes) -> tuple[str, str]:
     return _printable(told), code if isinstance(code, str) else ""
 
 
-def error_in(event: dict[str, Any]) -> tuple[str, str] | None:
-    """What an event says of an error, and its type, where it is one."""
+def error_in(event: dict[str, Any]) -> tuple[str, str, str] | None:
+    """What an event says of an error, its type and its code, where it is one."""
     if not event.get("error"):
         return None
     error = event["error"]
     kind = error.get("type") if isinstance(error, dict) else None
-    told, _ = _told(json.dumps(event).encode())
-    return told[:MAX_TOLD], kind if isinstance(kind, str) else ""
+    told, code = _told(json.dumps(event).encode())
+    return told[:MAX_TOLD], kind if isinstance(kind, str) else "", code
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -393,7 +393,7 @@ HOSTILE = {
     "another model": http({"detail": "no such model"}, "404 Not Found"),
     "our key is wrong": http({"error": f"{KEY} is wrong"}, "401 Unauthorized"),
     "a failure": http({"error": {"message": f"\x1b[31m{KEY}\n" * 1000}}, "500 Error"),
-    "a failure on the way": stream(piece(" x"), {"error": {"message": "it is broken"}}),
+    "a failure on the way": stream(piece(" x"), {"error": {"message": f"{KEY} is broken"}}),
     "packed": http(b"\x1f\x8b" + b"\0" * 50, kind="text/event-stream", content_encoding="gzip"),
     "headers without end": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
 }
