@@ -40,7 +40,9 @@ CONVERSIONS = 2
 JSON = "application/json"
 ZIP = "application/zip"
 
-_UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
+_UNSAFE = re.compile(  # in a name, or turning it around on the screen
+    '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+'
+)
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
 
 
@@ -218,8 +220,11 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def _attachment(name: str, kind: str) -> dict[str, str]:
     """Headers of a file to be saved, never shown or run. Names as RFC 6266 has them."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = plain if plain.partition(".")[0].strip() else f"story{plain[plain.rfind('.') :]}"
+    stem, _, form = name.rpartition(".")
+    ascii_only = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    plain = (
+        f"{file_name(ascii_only)}.{form}"  # anew: of a wide quotation mark it has made a plain one
+    )
     encoded = quote(name, safe="")
     return {
         "content-type": kind,

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import zipfile
 from collections.abc import AsyncIterator
 
@@ -243,6 +244,13 @@ def test_a_file_name_is_a_name_everywhere(title: str) -> None:
     assert name == name.strip(" .")
     assert 0 < len(name.encode()) <= 126
     assert not set('/\\:*?"<>|\0\n\u202e') & set(name)
+
+
+@given(st.text() | st.text(st.sampled_from("＂＜．／＼：\"'; A")))
+def test_wide_characters_end_no_name_in_a_header(title: str) -> None:
+    """A wide quotation mark was made a plain one for old browsers, and ended the name there."""
+    said = files._attachment(f"{file_name(title)}.txt", "text/plain")["content-disposition"]
+    assert re.fullmatch(r"""attachment; filename="[^"\\/:<>]+\.txt"; filename\*=UTF-8''\S+""", said)
 
 
 @pytest.mark.parametrize(
