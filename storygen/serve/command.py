@@ -82,20 +82,24 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
 
 async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys | None]":
     """What keys are looked up in; nothing where none is needed. Raises SettingsError where nobody
-    could ask."""
-    if settings.auth == "none" and is_loopback(host):
+    could ask. The key that the page would show to this server is enough, without a database."""
+    own = "" if settings.engine_url else settings.engine_key.get_secret_value()
+    if settings.auth == "none" and is_loopback(host) and not own:
         return None, None
     from storygen.accounts.keys import Keys
+
+    if settings.auth == "none" and own:
+        return None, Keys(own=own)
     from storygen.story.database import Database
 
     database = await Database.open(settings.store_url)
-    keys = Keys(database)
-    if not await keys.count():
+    keys = Keys(database, own)
+    if not own and not await keys.count():
         await database.close()
         raise SettingsError(
             f"The API on {host} needs keys, and there are none. Make a user and a key first "
-            "(python -m storygen users add NAME, keys add NAME), or serve on 127.0.0.1 with "
-            "STORYGEN_AUTH=none."
+            "(python -m storygen users add NAME, keys add NAME), set STORYGEN_ENGINE_KEY, or serve "
+            "on 127.0.0.1 with STORYGEN_AUTH=none."
         )
     return database, keys
 
