@@ -104,9 +104,11 @@ class Trainer:
         while self.step < self.config.max_steps:
             now = time.monotonic()
             waited = now - saved > 60 * self.config.checkpoint_minutes
-            due = self.is_stopped or now >= deadline
-            late, save = self.group.mean(due, waited)  # clocks may differ
-            if late:
+            # Clocks may differ, and a signal may have come to one process only.
+            told, late, save = self.group.mean(self.is_stopped, now >= deadline, waited)
+            if told:
+                self.stop()
+            if told or late:
                 break
             if save:
                 self._save_if_possible()

@@ -87,14 +87,30 @@ def test_a_mistake_on_the_first_node_is_a_sentence_on_both(toml, corpus_dir, tmp
         assert "Traceback" not in text
 
 
-def test_a_process_that_is_gone_ends_the_others_with_a_sentence(toml, corpus_dir, tmp_path):
+def two_processes(toml, corpus_dir, run, second):
+    """Train in two processes, in the second of which each loss is this expression, loss(*a) being
+    the usual one."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": str(free_port())}
-    train = ["-m", "storygen.train", toml, "--corpus", str(corpus_dir), "--out", str(tmp_path)]
-    dies = "import os, storygen.train.trainer as t; t.mean_loss = lambda *_: os._exit(9); "
-    dies += "from storygen.train.__main__ import main; main()"
-    codes, said = together(
-        [(train, common | {"RANK": "0"}), (["-c", dies, *train[2:]], common | {"RANK": "1"})]
-    )
+    arguments = [toml, "--corpus", str(corpus_dir), "--out", str(run)]
+    program = "import os, signal, storygen.train.trainer as t; loss = t.mean_loss\n"
+    program += "signals = [signal.SIGTERM]\n"
+    program += f"t.mean_loss = lambda *a: {second}\n"
+    program += "from storygen.train.__main__ import main; main()"
+    first = (["-m", "storygen.train", *arguments], common | {"RANK": "0"})
+    return together([first, (["-c", program, *arguments], common | {"RANK": "1"})])
+
+
+def test_a_process_that_is_gone_ends_the_others_with_a_sentence(toml, corpus_dir, tmp_path):
+    codes, said = two_processes(toml, corpus_dir, tmp_path, "os._exit(9)")
     assert codes == [1, 9], said
     assert "Another process of this training has ended" in said[0]
     assert "Traceback" not in said[0]
+
+
+def test_a_signal_to_one_process_ends_all_with_a_checkpoint(toml, corpus_dir, tmp_path):
+    ended = "(signals and signal.raise_signal(signals.pop()), loss(*a))[1]"
+    codes, said = two_processes(toml, corpus_dir, tmp_path, ended)
+    assert codes == [0, 0], said
+    assert "Stopped at step 1. Go on with --resume." in said[0]
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / "step-0000001").is_dir()
