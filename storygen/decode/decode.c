@@ -42,6 +42,7 @@
 typedef float vec __attribute__((vector_size(64), may_alias));
 typedef int32_t ints __attribute__((vector_size(64), may_alias));
 typedef uint32_t words __attribute__((vector_size(64), may_alias));
+typedef uint64_t longs __attribute__((vector_size(64), may_alias)); /* half as many */
 typedef uint16_t halves __attribute__((vector_size(32), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(64), may_alias));
 
@@ -534,7 +535,7 @@ struct session {
     uint16_t *bf16;
     int8_t *q;
     int32_t *sums;
-    struct candidate *candidates;
+    double *candidates; /* logits that top-p looks at */
     uint8_t *seen;
 };
 
@@ -698,14 +699,11 @@ static void product(struct worker *w, const struct matrix *m, struct input in, f
 /* ---- sampling ------------------------------------------------------------------------------ */
 
 /* The same as sampling.py, in the same order and in doubles; there is told why. */
-struct candidate {
-    double logit;
-    int32_t id;
-};
+#define GOLDEN 0x9E3779B97F4A7C15u
 
 static uint64_t splitmix64(uint64_t state, uint64_t n)
 {
-    uint64_t z = state + (n + 1) * 0x9E3779B97F4A7C15u;
+    uint64_t z = state + (n + 1) * GOLDEN;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;
@@ -720,8 +718,15 @@ static double gumbel(int64_t seed, int64_t position, int32_t id)
 
 static int more_probable(const void *a, const void *b)
 {
-    double x = ((const struct candidate *)a)->logit, y = ((const struct candidate *)b)->logit;
+    double x = *(const double *)a, y = *(const double *)b;
     return (x < y) - (x > y);
+}
+
+/* In which of some steps below 0 a logit lies; the last one has all that is further down. */
+static int step_of(double logit, int steps)
+{
+    double below = logit * -64;
+    return below < steps ? (int)below : steps - 1;
 }
 
 /* The k-th largest of n floats: a heap keeps the k largest so far, the least of them on top. */
@@ -753,17 +758,28 @@ static float kth_largest(const float *x, int n, int k, float *heap)
     return heap[0];
 }
 
-/* Those of n candidates that top-p leaves: the most probable until their mass reaches p. */
-static int nucleus(struct candidate *c, int n, double p)
+/* How far below the most probable one (0) a token of n may be that top-p leaves: the most probable
+ * are left until their mass reaches p. Sums of mass by steps of a logit's 64th say in which step
+ * that is; only what lies there is put in order. Changes the order of c. */
+static double nucleus(double *c, int n, double p)
 {
-    double total = 0, before = 0;
-    for (int i = 0; i < n; i++) total += exp(c[i].logit);
-    qsort(c, (size_t)n, sizeof *c, more_probable);
-    int kept = 0;
-    for (; kept < n && before < p; kept++) before += exp(c[kept].logit) / total;
-    while (kept < n && kept > 0 && c[kept].logit == c[kept - 1].logit)
-        kept++; /* equals share a fate */
-    return kept;
+    enum { STEPS = 4096 };
+    double mass[STEPS] = {0}, total = 0, before = 0;
+    for (int i = 0; i < n; i++) {
+        double e = exp(c[i]);
+        total += e, mass[step_of(c[i], STEPS)] += e;
+    }
+    int step = 0, here = 0, kept = 0;
+    for (; step < STEPS - 1 && before + mass[step] / total < p; step++)
+        before += mass[step] / total;
+    for (int i = 0; i < n; i++)
+        if (step_of(c[i], STEPS) == step) {
+            double found = c[i];
+            c[i] = c[here], c[here++] = found;
+        }
+    qsort(c, (size_t)here, sizeof *c, more_probable);
+    while (kept < here && before < p) before += exp(c[kept++]) / total;
+    return kept ? c[kept - 1] : 0;
 }
 
 /* The largest of n logits. `finite` says whether all are numbers, none of them infinite. */
@@ -785,11 +801,63 @@ static float largest_of(const float *x, int n, bool *finite)
     return top;
 }
 
+/* Whether one of 16 tokens might have more luck than `most`, given where their splitmix64() begins
+ * and how far below the most probable they are. Noise above t needs a 1 - u below e^-t, and neither
+ * takes a logarithm: of a whole vocabulary a few dozen are left to be looked at closely. */
+INLINE bool may_win(longs z[2], vec logits, vec most)
+{
+    float u[LANES];
+    for (int half = 0; half < 2; half++) {
+        longs bits = z[half];
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9u;
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EBu;
+        bits = ~(bits ^ bits >> 31) >> 40;
+        for (int i = 0; i < LANES / 2; i++) /* no more than 1 - u */
+            u[half * LANES / 2 + i] = (float)(int32_t)bits[i] * 0x1p-24f;
+    }
+    vec bound = exponential(logits - most) * 1.001f; /* these are no doubles */
+    return any(~(load(u) >= bound));
+}
+
+/* What is left of n tokens when all filters but min-p have said below which logit none is. */
+struct left {
+    float least;  /* as it was computed */
+    double floor; /* less `top`, divided by the temperature */
+};
+
+/* The one with the largest sum of logit and noise; `best` is the most probable, of logit `top`. */
+static int32_t with_most_luck(const float *logits, int n, float top, int32_t best,
+                              struct left left, const struct choice *choice)
+{
+    uint64_t state = splitmix64((uint64_t)choice->seed, (uint64_t)choice->position);
+    float inverse = (float)(1 / choice->temperature);
+    double most = gumbel(choice->seed, choice->position, best);
+    int32_t chosen = best;
+    longs z[2];
+    for (int i = 0; i < LANES; i++) z[i / 8][i % 8] = state + (uint64_t)(i + 1) * GOLDEN;
+    for (int i = 0; i < n; i += LANES, z[0] += LANES * GOLDEN, z[1] += LANES * GOLDEN) {
+        int stop = i + LANES < n ? i + LANES : n;
+        if (stop == i + LANES) {
+            vec x = load(logits + i);
+            if (!any(x >= left.least) || !may_win(z, (x - top) * inverse, all((float)most)))
+                continue;
+        }
+        for (int id = i; id < stop; id++) {
+            double logit = ((double)logits[id] - top) / choice->temperature;
+            if (logits[id] < left.least || logit < left.floor) continue;
+            if (choice->min_p > 0 && exp(logit) < choice->min_p) continue;
+            double luck = logit + gumbel(choice->seed, choice->position, id);
+            if (luck > most || (luck == most && id < chosen)) most = luck, chosen = id;
+        }
+    }
+    return chosen;
+}
+
 /* The next token of a row, or -1 where its logits are no numbers. Changes the logits. */
 static int32_t draw(struct session *s, int thread, float *logits, int n,
                     const struct choice *choice)
 {
-    struct candidate *c = s->candidates + (size_t)thread * s->model->vocab_size;
+    double *c = s->candidates + (size_t)thread * s->model->vocab_size;
     uint8_t *seen = s->seen + (size_t)thread * s->model->vocab_size;
     bool finite, changed = choice->repetition_penalty != 1.0 || choice->n_adjustments;
     float least = -INFINITY, top = largest_of(logits, n, &finite);
@@ -814,25 +882,20 @@ static int32_t draw(struct session *s, int thread, float *logits, int n,
     while (logits[best] != top) best++;
     if (choice->temperature == 0) return best;
 
+    struct left left = {-INFINITY, -INFINITY};
     if (choice->top_k > 0 && choice->top_k < n)
-        least = kth_largest(logits, n, choice->top_k, (float *)c);
-    int kept = 0;
-    for (int i = 0; i < n; i++) {
-        if (i + LANES <= n && !any(load(logits + i) >= least))
-            i += LANES - 1;
-        else if (logits[i] >= least)
-            c[kept++] = (struct candidate){((double)logits[i] - top) / choice->temperature, i};
+        left.least = kth_largest(logits, n, choice->top_k, (float *)c);
+    if (choice->top_p < 1) {
+        int kept = 0;
+        for (int i = 0; i < n; i++) {
+            if (i + LANES <= n && !any(load(logits + i) >= left.least))
+                i += LANES - 1;
+            else if (logits[i] >= left.least)
+                c[kept++] = ((double)logits[i] - top) / choice->temperature;
+        }
+        left.floor = nucleus(c, kept, choice->top_p);
     }
-    if (choice->top_p < 1) kept = nucleus(c, kept, choice->top_p);
-    double most = -INFINITY;
-    int32_t chosen = best;
-    for (int i = 0; i < kept; i++) {
-        if (choice->min_p > 0 && exp(c[i].logit) < choice->min_p) continue;
-        double with_noise = c[i].logit + gumbel(choice->seed, choice->position, c[i].id);
-        if (with_noise > most || (with_noise == most && c[i].id < chosen))
-            most = with_noise, chosen = c[i].id;
-    }
-    return chosen;
+    return with_most_luck(logits, n, top, best, left, choice);
 }
 
 /* One forward pass, by each thread of a team for its part. */
@@ -1099,7 +1162,7 @@ struct session *storygen_open(const struct model *m, int n_slots, int max_rows, 
     s->q = taken(all_rows * s->wide);
     s->scale = taken(all_rows * s->wide / GROUP * sizeof(float));
     s->sums = taken(all_rows * s->wide / GROUP * 2 * sizeof(int32_t));
-    s->candidates = reserved((size_t)n_threads * m->vocab_size * sizeof(struct candidate));
+    s->candidates = reserved((size_t)n_threads * m->vocab_size * sizeof(double));
     s->seen = taken((size_t)n_threads * m->vocab_size);
     s->team = start_team(n_threads);
     if (s->keys && s->values && s->x && s->mix && s->qkv && s->inner && s->scores && s->y &&

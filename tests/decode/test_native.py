@@ -226,6 +226,8 @@ def test_many_draws_over_a_large_vocabulary_are_those_of_sampling(library):
             SamplingParams(seed=seed),
             SamplingParams(seed=seed, top_k=0),
             SamplingParams(seed=seed, top_k=0, top_p=0.9),
+            SamplingParams(seed=seed, top_k=0, top_p=0.95, temperature=2.0),
+            SamplingParams(seed=seed, top_k=0, min_p=0.02),
             SamplingParams(seed=seed, top_k=700, min_p=0.02, repetition_penalty=1.2),
         ):
             for adjustments in ((), [(n, -0.01 * n) for n in range(0, 5000, 3)]):
