@@ -36,6 +36,7 @@ from storygen.engine.interface import (
 )
 from storygen.engine.jobs import Job, next_tokens_job, score_job
 from storygen.engine.limits import Limits, Quotas, when
+from storygen.engine.mail import Mail
 from storygen.engine.memory import OF_CARD, card_bytes, model_bytes
 from storygen.engine.opening import Loader, open_model
 from storygen.engine.place import News, Place, Work
@@ -96,11 +97,13 @@ class LocalEngine:
         self._worker: Worker | None = None
         self._watch: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop  # of start(), which all calls share
+        self._mail: Mail
 
     async def start(self) -> None:
         """Start the worker thread; models are loaded when they are first used."""
         if self._worker is None:
             self._loop = asyncio.get_running_loop()
+            self._mail = Mail(self._loop, self._deliver)
             self._worker = self._new_worker()
             self._watch = asyncio.create_task(self._watching())
 
@@ -352,7 +355,7 @@ class LocalEngine:
             ),
             self._prepare,
             lambda open_runner, opened: Shelf(self._loaded_models, open_runner, opened, self._fits),
-            self._post,
+            self._mail.post,
             self._limits.longest_passage,
         )
 
@@ -370,9 +373,6 @@ class LocalEngine:
         return needed <= allowed
 
     # From here on: the worker thread, and the one that opens models.
-
-    def _post(self, news: list[tuple[Place, News]]) -> None:
-        self._loop.call_soon_threadsafe(self._deliver, news)
 
     def _prepare(self) -> Callable[[str], Runner]:
         """What opens a model."""

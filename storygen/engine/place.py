@@ -26,6 +26,7 @@ class Place:
     work: Work | None = None
     began: float | None = None  # when its first step was taken; the worker's
     told: int | None = None  # the place in line that whoever waits knows of
+    heard: bool = False  # something of it already; the worker's
     inbox: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
 
     @property
