@@ -103,6 +103,12 @@ ROUTES: dict[str, Expected] = {
     "MOUNT /ws/socket.io": Expected("own", "/ws/socket.io/?EIO=4&transport=polling"),
 }
 
+SIGN_IN_ROUTES = {"GET /login", "POST /login", "POST /logout"}  # where one signs in here
+# Where there is one writer, what a browser without the cookie is answered: the page that gives it,
+# Chainlit's way to it, the model's picture, and that sockets are the only way.
+UNASKED = {"GET /{path:path}", "POST /auth/header", "GET /avatars/{avatar_id:str}"}
+UNASKED |= {"MOUNT /ws/socket.io"}
+
 
 def message(ids: Ids, text: str) -> dict[str, Any]:
     """A message that claims the id of somebody's passage."""

@@ -1,4 +1,4 @@
-"""A page that is asked for everything, by anybody."""
+"""A page that is asked for everything, by anybody: one for each door."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 
 from tests.browser.conftest import chromium  # noqa: F401 - a fixture
 from tests.protocol.conftest import Server, serve
-from tests.security.town import Town, settled
+from tests.security.town import Town, behind_a_proxy, of_one_writer, with_passwords
 
 WATCHED = [sys.executable, "-m", "tests.security.serve", "{port}"]
 
@@ -21,9 +21,26 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="package")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """A page that several share, with a story of one of them."""
-    town = settled(tmp_path_factory.mktemp("town"), WATCHED)
+def alone(watched: Server) -> Iterator[Town]:
+    """The same with a story on it."""
+    town = of_one_writer(watched)
     yield town
-    town.http.close()
+    town.close()
+
+
+@pytest.fixture(scope="package")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A page that several share who sign in, with a story of one of them."""
+    town = with_passwords(tmp_path_factory.mktemp("town"), WATCHED)
+    yield town
+    town.close()
+    town.server.stop()
+
+
+@pytest.fixture(scope="package")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A page that several share whom a proxy knows, with a story of one of them."""
+    town = behind_a_proxy(tmp_path_factory.mktemp("proxied"), WATCHED)
+    yield town
+    town.close()
     town.server.stop()

@@ -1,5 +1,5 @@
-"""Every route and socket event of the running application times every kind of visitor: nothing of
-another writer is read or written, nor is it told whether it exists.
+"""Every route and socket event of the running application times every kind of visitor, at each of
+the three doors: nothing of another writer is read or written, nor is it told whether it exists.
 
 The list is the application's own. What is not in access.py fails here before it is asked.
 """
@@ -8,100 +8,161 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
+from multidict import CIMultiDict
 from socketio.exceptions import ConnectionError as Refused
 
 from tests.protocol.conftest import Client
-from tests.security.access import EVENTS, NONE, ROUTES
+from tests.security.access import EVENTS, NONE, ROUTES, SIGN_IN_ROUTES, UNASKED, Expected
 from tests.security.serve import SURFACE
-from tests.security.town import CANARY, Town
+from tests.security.town import CANARY, Town, told
 
-STRANGERS = ["anonymous", "signed out", "expired", "forged", "signed by oneself", "other origin"]
+ELSEWHERE = ["other origin", "other host"]  # pages, with all that the owner's browser has
+# By fixture, who comes to each door that is nobody there.
+STRANGERS = {
+    "town": ["anonymous", "signed out", "expired", "forged", "signed by oneself", *ELSEWHERE],
+    "proxied": [
+        *("nobody named", "two named", "disabled", "past the proxy"),
+        *("forged", "forged past the proxy", *ELSEWHERE),
+    ],
+    "alone": ["anonymous", "forged", "signed by oneself", "null origin", "other port", *ELSEWHERE],
+}
+ELSEWHERE += ["null origin", "other port"]
+OTHERS = [
+    ("town", "other"),
+    ("town", "administrator"),
+    ("proxied", "other"),
+    ("proxied", "administrator"),
+]
+
+every_door = pytest.mark.parametrize("place", STRANGERS, indirect=True)
+every_stranger = pytest.mark.parametrize(
+    ("place", "who"),
+    [(door, who) for door, strangers in STRANGERS.items() for who in strangers],
+    indirect=["place"],
+)
 
 
-def test_every_route_and_event_is_expected_and_no_other(town: Town) -> None:
-    surface = json.loads((town.server.data / SURFACE).read_text(encoding="utf-8"))
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Town:
+    """The town at a door."""
+    town = request.getfixturevalue(request.param)
+    assert isinstance(town, Town)
+    return town
+
+
+def routes_of(place: Town) -> dict[str, Expected]:
+    """What the page serves at this door."""
+    left_out = () if place.door == "password" else SIGN_IN_ROUTES
+    return {route: expected for route, expected in ROUTES.items() if route not in left_out}
+
+
+def is_open(place: Town, route: str, expected: Expected) -> bool:
+    """Whether a visitor whom nobody knows is answered."""
+    has_one_writer = place.door == "none" and (route in UNASKED or expected.kind == "key")
+    return expected.kind == "open" or has_one_writer
+
+
+@every_door
+def test_every_route_and_event_is_expected_and_no_other(place: Town) -> None:
+    surface = json.loads((place.server.data / SURFACE).read_text(encoding="utf-8"))
     served = {route for route in surface["routes"] if not route.startswith("HEAD ")}
-    assert served == ROUTES.keys()
+    assert served == routes_of(place).keys()
     assert surface["events"].keys() == {"/"}
     assert set(surface["events"]["/"]) == EVENTS.keys()
 
 
-def test_the_owner_sees_the_canaries(town: Town) -> None:
+@every_door
+def test_the_owner_sees_the_canaries(place: Town) -> None:
     """Without which the tests below would say nothing."""
-    for route, expected in ROUTES.items():
+    for route, expected in routes_of(place).items():
         if expected.shows:
-            answer = town.ask("owner", route, town.victim, expected)
+            answer = place.ask("owner", route, place.victim, expected)
             assert answer.status_code == 200, route
-            assert CANARY in answer.text, route
+            assert CANARY in told(answer), route
 
 
-@pytest.mark.parametrize("who", STRANGERS)
-def test_who_is_not_signed_in_gets_nothing(town: Town, who: str) -> None:
-    before = town.rows()
-    for route, expected in ROUTES.items():
-        answer = town.ask(who, route, town.victim, expected)
-        assert CANARY not in answer.text, route
+@every_stranger
+def test_who_is_not_known_gets_nothing(place: Town, who: str) -> None:
+    before = place.rows()
+    for route, expected in routes_of(place).items():
+        answer = place.ask(who, route, place.victim, expected)
+        assert CANARY not in told(answer), route
         assert answer.status_code < 500, (route, answer.text)
-        if expected.kind != "open" or who == "other origin":
-            if expected.kind == "key" and answer.status_code == 429:
-                continue  # wrong keys are not taken for long
+        if who in ELSEWHERE:
+            assert answer.status_code == 403, (route, answer.status_code)
+        elif is_open(place, route, expected):
+            continue
+        elif expected.kind == "key":  # of wrong ones a minute has only so many
+            assert answer.status_code in {401, 429}, route
+            continue
+        else:
             assert answer.status_code in {401, 403}, (route, answer.status_code, answer.text[:200])
-            if expected.kind != "key":  # which are about nobody's story
-                missing = town.ask(who, route, NONE, expected)
-                said = (missing.status_code, missing.text)
-                assert (answer.status_code, answer.text) == said, route
-    assert town.rows() == before
+        missing = place.ask(who, route, NONE, expected)
+        assert (answer.status_code, answer.text) == (missing.status_code, missing.text), route
+    assert place.rows() == before
 
 
-def test_another_writer_gets_nothing_and_is_not_told_that_it_is_there(town: Town) -> None:
-    before = town.rows()
-    for route, expected in ROUTES.items():
+@pytest.mark.parametrize(("place", "who"), OTHERS, indirect=["place"])
+def test_another_writer_gets_nothing_and_is_not_told_that_it_is_there(
+    place: Town, who: str
+) -> None:
+    """Who administers neither: they are told how it goes, without a word of anybody's."""
+    before = place.rows()
+    for route, expected in routes_of(place).items():
         if route == "POST /logout":
             continue
-        answer = town.ask("other", route, town.victim, expected)
-        missing = town.ask("other", route, NONE, expected)
-        assert CANARY not in answer.text, route
+        answer = place.ask(who, route, place.victim, expected)
+        missing = place.ask(who, route, NONE, expected)
+        assert CANARY not in told(answer), route
         assert answer.status_code < 500, (route, answer.text)
         if expected.json is not None or "{" in expected.path:
             assert answer.status_code == missing.status_code, route
-            told = answer.text.replace(town.victim.story, "ID").replace(town.victim.passage, "ID")
-            assert told == missing.text.replace(NONE.story, "ID").replace(NONE.passage, "ID"), route
-        if expected.kind in {"admin", "key"}:
-            assert answer.status_code == (403 if expected.kind == "admin" else 401), route
-    assert town.rows() == before
+            said = answer.text.replace(place.victim.story, "ID")
+            said = said.replace(place.victim.passage, "ID")
+            assert said == missing.text.replace(NONE.story, "ID").replace(NONE.passage, "ID"), route
+        if expected.kind == "key":
+            assert answer.status_code == 401, route
+        if expected.kind == "admin":
+            assert answer.status_code == (200 if who == "administrator" else 403), route
+            assert place.victim.story not in answer.text
+    assert place.rows() == before
 
 
 @asynccontextmanager
-async def connected(town: Town, who: str, session_id: str = "") -> AsyncIterator[Client]:
+async def connected(place: Town, who: str, session_id: str = "") -> AsyncIterator[Client]:
     """A socket that asks for the victim's story; raises Refused where it is not let in."""
-    client = Client(town.server, town.headers[who].get("Cookie", ""), town.victim.story)
+    guise = place.guises[who]
+    client = Client(place.server, guise.cookie, place.victim.story)
     client.session_id = session_id or client.session_id
-    others = {k: v for k, v in town.headers[who].items() if k != "Cookie"}
-    try:
-        await client.connect(**others)
-        yield client
-    finally:
-        await client.socket.disconnect()
-        if client.socket.eio.http:
-            await client.socket.eio.http.close()
+    headers = CIMultiDict([(name, value) for name, value in guise.headers if name != "Cookie"])
+    way = aiohttp.TCPConnector(local_addr=(guise.address, 0))
+    async with aiohttp.ClientSession(headers=headers, connector=way) as http:
+        client.socket.eio.http = http
+        try:
+            await client.connect()
+            yield client
+        finally:
+            await client.socket.disconnect()
 
 
-@pytest.mark.parametrize("who", STRANGERS)
-async def test_a_socket_of_who_is_not_signed_in_is_refused(town: Town, who: str) -> None:
+@every_stranger
+async def test_a_socket_of_who_is_not_known_is_refused(place: Town, who: str) -> None:
     with pytest.raises(Refused):
-        async with connected(town, who):
+        async with connected(place, who):
             pass
 
 
-async def test_no_event_of_another_writer_reaches_the_story(town: Town) -> None:
+@pytest.mark.parametrize(("place", "who"), OTHERS[:3], indirect=["place"])
+async def test_no_event_of_another_writer_reaches_the_story(place: Town, who: str) -> None:
     """On a socket that asks for the victim's story, and on one with a story of its own."""
-    before = town.rows()
+    before = place.rows()
     for event, payloads in EVENTS.items():
-        if not payloads(town.victim):
+        if not payloads(place.victim):
             continue
-        async with connected(town, "other") as client:
-            for payload in payloads(town.victim):
+        async with connected(place, who) as client:
+            for payload in payloads(place.victim):
                 await client.socket.emit(event, payload)
             if event != "clear_session":  # after which nothing is answered
                 await client.set(max_new_tokens=1)
@@ -109,7 +170,7 @@ async def test_no_event_of_another_writer_reaches_the_story(town: Town) -> None:
                 await client.until(lambda c=client: any("Mine." in text for text in c.outputs))
         seen = [[data for _, _, data in client.events], client.settings, client.toasts]
         assert CANARY not in json.dumps([*seen, *client.messages.values()]), event
-    assert town.rows() == before
+    assert place.rows() == before
 
 
 async def test_another_writer_cannot_take_over_a_window(town: Town) -> None:

@@ -60,7 +60,7 @@ def nothing_unforeseen(town: Town) -> Iterator[None]:
 
 async def write(town: Town) -> None:
     """Have a passage written; nothing that was left behind is in the way."""
-    client = Client(town.server, town.headers["other"]["Cookie"])
+    client = Client(town.server, town.guises["other"].cookie)
     await client.connect()
     await client.set(max_new_tokens=2)
     await client.send("It goes on: nonce-well")
@@ -87,11 +87,12 @@ def test_any_request_is_answered_without_an_error(town: Town, data: st.DataObjec
     )
     content = data.draw(st.just(json.dumps(body).encode()) | st.binary(max_size=200))
     answer = town.request(
+        "other",
         "GET" if method == "MOUNT" else method,
         path,
         params={name: value.encode("utf-8", "surrogatepass") for name, value in query.items()},
         content=b"" if method in {"GET", "MOUNT"} else content,
-        headers=town.headers["other"] | {"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"},
     )
     assert answer.status_code < 500 or answer.status_code == 503, (route, answer.text)
     assert CANARY not in answer.text
@@ -131,7 +132,7 @@ def test_any_events_in_any_order_leave_the_server_well(town: Town, data: st.Data
 
 async def play(town: Town, steps: list[tuple[str, Any]]) -> None:
     """Send all that, as fast as it goes, then be gone without a word."""
-    client = Client(town.server, town.headers["other"]["Cookie"])
+    client = Client(town.server, town.guises["other"].cookie)
     await client.connect()
     try:
         for event, payload in steps:
@@ -146,7 +147,7 @@ async def play(town: Town, steps: list[tuple[str, Any]]) -> None:
 @pytest.mark.parametrize("content", [b"null", b"[1]", b"{", b'{"session_id": 7}'])
 def test_what_the_page_tells_a_balancer_is_not_believed(town: Town, content: bytes) -> None:
     """Chainlit's route answered each of these with an error 500."""
-    headers = town.headers["other"] | {"Content-Type": "application/json"}
-    answer = town.request("POST", "/set-session-cookie", content=content, headers=headers)
+    headers = {"Content-Type": "application/json"}
+    answer = town.request("other", "POST", "/set-session-cookie", content=content, headers=headers)
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers
