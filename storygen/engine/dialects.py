@@ -26,6 +26,7 @@ NAMES: dict[Kind, str] = {
     "openai": "this server",
 }
 CONTEXT = 1024  # tokens, where neither the server nor STORYGEN_ENGINE_CONTEXT says
+LOOK_BACK = 4096  # tokens that penalties count, of those that a model reads
 MOST_MODELS = 256
 MOST_LETTERS = 4_000  # of a text about a model
 MOST_CONTEXT = 10**7
@@ -156,7 +157,8 @@ def completion(
         names = (*_BEYOND_OPENAI, *_DRY)
         body |= {_OF_LLAMA.get(name, name): getattr(params, name) for name in names}
         # As far back as the model reads, and in our order.
-        body |= {"repeat_last_n": -1, "dry_penalty_last_n": -1, "seed": params.seed % (2**32 - 1)}
+        body |= {"repeat_last_n": LOOK_BACK, "dry_penalty_last_n": LOOK_BACK}
+        body["seed"] = params.seed % (2**32 - 1)
         body["samplers"] = ["penalties", "dry", "temperature", "top_k", "top_p", "min_p"]
     else:
         body["seed"] = params.seed % 2**31

@@ -530,7 +530,7 @@ def _mid_stream(told: str, kind: str, code: str) -> StorygenError:
         return LaterError(told or "The model server is busy.", None)
     if kind == "service_unavailable_error":
         return LostError(told or "The model server could not go on.")
-    if kind == "invalid_request_error" and told:
+    if code == "prompt":
         return PromptError(told)
     return EngineError(f"The model server failed: {told or 'it does not say why'}")
 
@@ -541,7 +541,7 @@ def _as_told(error: RefusedError) -> StorygenError:
         return QuotaError(error.told)
     if error.code == "model_not_found":
         return ModelNotFoundError(error.told)
-    if error.status == 400 and error.told:
+    if error.code == "prompt":
         return PromptError(error.told)
     return error
 

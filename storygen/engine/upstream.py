@@ -209,14 +209,14 @@ def _no_constant(name: str) -> None:
 
 
 def _told(content: bytes) -> tuple[str, str]:
-    """What an error's body says, and its code."""
+    """What an error's body says, and its code, or `prompt` where it is about that."""
     found = _object(content)
     error = found.get("error", found)
     if not isinstance(error, dict):
         error = {"message": error}
     texts = (error.get(name) for name in ("message", "detail", "error"))
     told = next((text for text in texts if isinstance(text, str)), "")
-    code = error.get("code")
+    code = "prompt" if error.get("param") == "prompt" else error.get("code")
     return _printable(told), code if isinstance(code, str) else ""
 
 
