@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from storygen.checkpoints import hf, save, tensors
+from storygen.checkpoints import hf, save, stored, tensors
 from storygen.checkpoints.export import export_gguf
 from storygen.checkpoints.importers import Asked, import_model, pickles
 from storygen.checkpoints.importers.gguf import open_gguf, tokenizer_of
@@ -239,7 +239,7 @@ def test_any_safetensors_header_is_read_or_refused(tmp_path, sound_tensors, chan
     content = max(0, len(said) + off).to_bytes(8, "little") + said + data
     (tmp_path / "m.safetensors").write_bytes(content[:length])
     with suppress(CheckpointError):
-        tensors.read_shapes(tmp_path / "m.safetensors")
+        stored.read_shapes(tmp_path / "m.safetensors")
         for name in tensors.read_floats(tmp_path / "m.safetensors"):
             tensors.read_tensor(tmp_path / "m.safetensors", name)
 
