@@ -52,7 +52,7 @@ TOY = GPTConfig(60, 64, n_layer=2, n_head=2, n_embd=16)
 
 
 class Table:
-    """Rows by part, in a CSV file as they come and in Markdown tables."""
+    """Rows by part, each in a CSV file as they come and in a Markdown table."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.folder, self.device = folder, device
@@ -63,16 +63,13 @@ class Table:
         """Keep a row, print it and write all of them."""
         self.parts.setdefault(part, []).append(row)
         print(part, *(f"{key}={_short(value)}" for key, value in row.items()), flush=True)
-        for name, rows in self.parts.items():
-            with (self.folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-        tables = [
-            f"{self.device}, PyTorch {torch.__version__}",
-            *map(_markdown, self.parts.values()),
-        ]
-        (self.folder / "gpu.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+        rows = self.parts[part]
+        with (self.folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        text = f"{self.device}, PyTorch {torch.__version__}\n\n{_markdown(rows)}\n"
+        (self.folder / f"{part}.md").write_text(text, encoding="utf-8")
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
@@ -127,10 +124,13 @@ class Card:
 
     @contextmanager
     def peak(self) -> Iterator[Callable[[], float]]:
-        """Most megabytes of the card that were taken in the block, and before it and still."""
-        if self.on_card:
-            torch.cuda.reset_peak_memory_stats()
-        yield lambda: torch.cuda.max_memory_allocated() / 1e6 if self.on_card else 0.0
+        """Most megabytes of the card that the block has taken."""
+        if not self.on_card:
+            yield lambda: 0.0
+            return
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield lambda: (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ def as_transformers(config: GPTConfig) -> GPT2LMHeadModel:
         n_layer=config.n_layer,
         n_head=config.n_head,
         n_embd=config.n_embd,
+        bos_token_id=None,
+        eos_token_id=None,  # so that no passage ends early
     )
-    model = GPT2LMHeadModel(shape).eval()
-    model.generation_config.eos_token_id = None  # so that no passage ends early
-    return model
+    return GPT2LMHeadModel(shape).eval()
 
 
 def decode(card: Card, table: Table, args: argparse.Namespace) -> None:
@@ -206,13 +206,19 @@ def decode(card: Card, table: Table, args: argparse.Namespace) -> None:
         size = torch.finfo(dtype).bits // 8
         for n in args.batches:
             of = Passages(n, prompt, new, config.vocab_size)
-            systems, peaks = {}, {}
+            systems: dict[str, Callable[[Passages, int], object]] = {}
+            began: dict[str, dict[str, float]] = {}
             for system in args.systems:
                 with card.peak() as megabytes:
-                    started = start(system, model, of, card, dtype)
-                    first = card.seconds(partial(started, of, args.rounds))
-                    peaks[system] = (megabytes(), first)
-                systems[system] = started
+                    opening = time.perf_counter()
+                    systems[system] = start(system, model, of, card, dtype)
+                    opened = time.perf_counter() - opening
+                    first = card.seconds(partial(systems[system], of, args.rounds))
+                    began[system] = {
+                        "open_seconds": opened,
+                        "first_seconds": first,
+                        "peak_megabytes": megabytes(),
+                    }
             times: dict[str, list[float]] = {system: [] for system in systems}
             for turn in range(args.rounds):
                 for system, work in systems.items():
@@ -233,11 +239,10 @@ def decode(card: Card, table: Table, args: argparse.Namespace) -> None:
                     x_transformers=reference / statistics.median(taken),
                     bound=n * bandwidth / read,
                     of_bound=speed / (n * bandwidth / read),
-                    first_seconds=peaks[system][1],
-                    peak_megabytes=peaks[system][0],
+                    **began[system],
                     gigabytes_per_second=bandwidth / 1e9,
                 )
-            del systems, started
+            del systems
 
 
 def start(
