@@ -35,7 +35,7 @@ get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PA
 class Server:
     """A running page."""
 
-    engine: subprocess.Popen[bytes] | None = None  # that it writes with, if it is elsewhere
+    engine: "Server | None" = None  # that it writes with, if it is elsewhere
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path, data: Path) -> None:
         self.process, self.port, self.log, self.data = process, port, log, data
@@ -51,8 +51,12 @@ class Server:
         self.process.terminate()
         code = self.process.wait(timeout=PATIENCE)
         if self.engine is not None:
-            self.engine.terminate()
+            self.engine.stop()
         return code
+
+    def said(self) -> str:
+        """The log, and that of its engine."""
+        return self.log.read_text() + (self.engine.said() if self.engine else "")
 
 
 def free_port() -> int:
@@ -78,19 +82,19 @@ def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
             more |= {"STORYGEN_ENGINE_URL": ELSEWHERE}
         else:
             alone = {"STORYGEN_AUTH": "none"}
-            engine = _started(data, engine_of(command or FAKE), **more | alone)
+            engine = _started(data, engine_of(command or FAKE), "engine.log", **more | alone)
             ENGINES.append(engine.process)
             more |= {"STORYGEN_ENGINE_URL": engine.url}
     server = _started(data, command or FAKE, **more)
-    server.engine = engine.process if engine else None
+    server.engine = engine
     return server
 
 
-def _started(data: Path, command: list[str], **more: str) -> Server:
+def _started(data: Path, command: list[str], name: str = "server.log", **more: str) -> Server:
     """A server that answers."""
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
-    log = data / "server.log"
+    log = data / name
     arguments = [part.format(port=port) for part in command]
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -166,7 +166,7 @@ async def test_no_log_line_quotes_a_writer_even_where_all_is_logged(tmp_path: Pa
         await http.get("/", headers={"Cookie": f"access_token={CANARY}", "Host": f"{CANARY}.x"})
         await client.socket.emit("client_message", b"\xff" + CANARY.encode())
     assert await asyncio.to_thread(page.stop) == 0
-    log = page.log.read_text()
+    log = page.said()
     assert '"number": ' in log
     assert '"error": ["RuntimeError"]' in log
     for secret in (CANARY, cookie.partition("=")[2], client.session_id):

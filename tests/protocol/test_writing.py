@@ -150,9 +150,9 @@ async def test_unexpected_error_is_a_number_on_the_page(connect: Connect, server
     assert "secret" not in " ".join(client.outputs)
     number = re.search(r"number (\w{6}) in the log", " ".join(client.outputs))
     assert number is not None
-    lines = [line for line in server.log.read_text().splitlines() if number[1] in line]
+    lines = [line for line in server.said().splitlines() if number[1] in line]
     assert any("RuntimeError" in line and "serve.py" in line for line in lines)
-    assert "secret path" not in server.log.read_text()
+    assert "secret path" not in server.said()
 
 
 async def test_settings_from_outside_are_checked(connect: Connect) -> None:
