@@ -217,7 +217,7 @@ def main() -> int:
     parser.add_argument("--model", default="mystery")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stories", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--ray", default=LOCAL, metavar="ADDRESS", help="of a Ray that runs here")
     parser.add_argument("--kill", action="store_true", help="kill a replica in each round")
     args = parser.parse_args()

@@ -41,6 +41,7 @@ LOST = (RayActorError, WorkerCrashedError, TaskCancelledError, DeploymentUnavail
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 MODELS_TOLD_EVERY = 1.0  # seconds
 UPSCALE_AFTER, DOWNSCALE_AFTER = 10.0, 300.0  # seconds; to open a model takes some
+ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}  # the engine has a thread anyway
 OBJECT_STORE = 100 * 2**20  # bytes: nothing large is sent
 LEDGER = "quotas-serve.json"
 
@@ -65,7 +66,9 @@ class Replicas:
     """The replicas of one deployment as RayEngine asks them."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._streams, self._answers = handle.options(stream=True), handle
+        # By gRPC: through Ray's object store a message costs twice as much.
+        self._answers = handle.options(_by_reference=False)
+        self._streams = self._answers.options(stream=True)
 
     def stream(self, story: Story, params: SamplingParams, details: Details) -> Any:
         """What Replica.stream says."""
@@ -133,20 +136,25 @@ def _deployment(
         native=settings.native_dir,
         limits=replace(limits_of(settings), tokens_per_hour=0, tokens_per_day=0, ledger=None),
     )
+    capacity = settings.slots + settings.queue_size
     return cast(
         serve.Application,
         serve.deployment(Replica)
         .options(
             name=base,
             **_number(settings, options),
-            max_ongoing_requests=settings.slots + settings.queue_size,
-            max_queued_requests=max(1, settings.queue_size),
+            max_ongoing_requests=capacity,
+            max_queued_requests=capacity * max(options.replicas, options.max_replicas),
             request_router_config=RequestRouterConfig(
                 request_router_class=StoryRouter,
                 request_router_kwargs={"shared": len(names) > 1},
                 request_routing_stats_period_s=MODELS_TOLD_EVERY,
             ),
-            ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
+            ray_actor_options={
+                "num_cpus": options.cpus,
+                "num_gpus": options.gpus,
+                "runtime_env": {"env_vars": ONE_LOOP},
+            },
             logging_config=QUIET,
         )
         .bind(make, base if base in names else names[0]),

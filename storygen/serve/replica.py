@@ -11,7 +11,7 @@ from storygen.params import SamplingParams
 from storygen.serve.affinity import story_key
 from storygen.serve.pieces import paced
 
-MESSAGES = 40  # a second at most: each costs about a thousandth of it, however little it says
+MESSAGES = 40  # a second at most: each costs half a thousandth of it, however little it says
 
 Question = Literal["score", "next_tokens", "next_words"]
 
