@@ -125,7 +125,7 @@ async def begin(studio: Studio, chat: Chat) -> None:
     await show_settings(studio, chat)
     await chat.screen.emitter.set_commands(commands())
     if not models:
-        await chat.screen.notice(no_model(""))
+        await chat.screen.notice(studio.engine.health().trouble or no_model(""))
 
 
 async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:

@@ -105,6 +105,8 @@ class Studio:
             chat = Chat(session, owner, choices, Screen(session))
             vars(session)["storygen_chat"] = chat
             self._chats.add(chat)
+        if not chat.choices.model:  # when the window was opened, no model was there
+            chat.choices = first_choices(self.models(chat.owner))
         return chat
 
     def models(self, owner: str) -> list[ModelInfo]:

@@ -12,6 +12,7 @@ from storygen.chat.guards import Written
 from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
+from storygen.engine.interface import Health
 from storygen.errors import StoryError
 from storygen.story.store import StoryStore
 from tests.chat.conftest import OWNER, Window, history_of
@@ -155,6 +156,30 @@ async def test_end_of_a_task_is_not_announced_while_it_runs(window: Window) -> N
     window.chat.turns = 0
     await emit("task_end", {})
     assert not window.browser.is_busy
+
+
+async def test_a_window_opened_before_the_model_server_came_can_write_once_it_is_there(
+    store: StoryStore,
+) -> None:
+    engine = Absent(models=[])
+    await engine.start()
+    studio = Studio(engine)
+    studio.store = store
+    window = Window(studio)
+    await events.begin(studio, window.chat)
+    assert any("cannot be reached" in html.unescape(o) for o in window.browser.outputs)
+    assert _notices_of_no_model(window) == 0
+    engine._models = FakeEngine().models()
+    await window.type("Begin.")
+    assert any("dark night" in output for output in window.browser.outputs)
+
+
+class Absent(FakeEngine):
+    """One whose server was not there at first."""
+
+    def health(self) -> Health:
+        """Whatever it knows."""
+        return Health(trouble="" if self._models else "The model server cannot be reached.")
 
 
 def _notices_of_no_model(window: Window) -> int:
