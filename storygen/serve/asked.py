@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storygen.engine.interface import Details
+from storygen.engine.sequence import check_prompt
 from storygen.params import MAX_SEED, RANGES, SamplingParams
 from storygen.serve.bodies import Fields
 from storygen.serve.refusals import Refused
@@ -47,7 +48,7 @@ class Asked:
 
 
 def asked(fields: Fields) -> Asked:
-    """What the fields of a body want; raises Refused and ParamsError."""
+    """What the fields of a body want; raises Refused, ParamsError and PromptError."""
     model = fields.text("model", default=None)
     prompts = _prompts(fields)
     n = fields.whole("n", 1, MOST_CHOICES) or 1
@@ -110,8 +111,7 @@ def _chosen(fields: Fields, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _prompts(fields: Fields) -> tuple[str, ...]:
     prompt = fields.take("prompt")
-    if isinstance(prompt, str):
-        return (prompt,)
+    prompt = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompt, list) or not prompt:
         fields.refuse("prompt", "must be text, or a list of texts", prompt)
     if not all(isinstance(one, str) for one in prompt):
@@ -120,6 +120,8 @@ def _prompts(fields: Fields) -> tuple[str, ...]:
         )
     if len(prompt) > MOST_PROMPTS:
         fields.refuse("prompt", f"has {len(prompt):,} texts and may have {MOST_PROMPTS}")
+    for text in prompt:
+        check_prompt(text)
     return tuple(prompt)
 
 

@@ -25,15 +25,16 @@ from storygen.errors import StoryError
 from storygen.files import sha256, sync
 from storygen.story.claims import RUNNING, claim_file
 from storygen.story.database import Database, place_of
-from storygen.story.schema import sign_ins
+from storygen.story.schema import api_keys, sign_ins
 
 FORMAT: Final = 1
 MANIFEST, CONTENT = "manifest.json", "database"
 MAX_MANIFEST = 10_000
 CHUNK = 1 << 20
-# A backup older than accounts has no such table.
+# A backup older than accounts has no such tables.
 SIGN_OUT: Final = """DO $$ BEGIN
 IF to_regclass('public.sign_ins') IS NOT NULL THEN DELETE FROM public.sign_ins; END IF;
+IF to_regclass('public.api_keys') IS NOT NULL THEN DELETE FROM public.api_keys; END IF;
 END $$"""
 
 
@@ -179,11 +180,12 @@ def _damage(file: Path) -> str:
 
 
 async def _sign_out(url: str) -> None:
-    """Bring a database that nobody uses up to date, and end all that is open in browsers."""
+    """Bring a database that nobody uses up to date, and end all sign-ins and keys."""
     database = await Database.open(url)
     try:
         async with database.write() as connection:
             await connection.execute(sign_ins.delete())
+            await connection.execute(api_keys.delete())  # one may have been revoked since
     finally:
         await database.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from storygen.accounts.keys import Keys
 from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import Users
 from storygen.errors import StoryError
@@ -116,11 +117,13 @@ async def test_nobody_is_signed_in_by_a_backup(url: str, tmp_path: Path) -> None
     store = await StoryStore.open(url)
     await Users(store.database).add("ann", "a long password")
     token = await SignIns(store.database).begin("ann", "a long password")
+    key = await Keys(store.database).add("ann")
     await store.close()
     await back_up(url, tmp_path / "backup")
     await restore(url, tmp_path / "backup")
     store = await StoryStore.open(url)
     assert await SignIns(store.database).user(hash_of(token)) is None
+    assert await Keys(store.database).user(key) is None
     assert await SignIns(store.database).begin("ann", "a long password")
     await store.close()
 
