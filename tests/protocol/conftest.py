@@ -125,6 +125,19 @@ ELSEWHERE = os.environ.get("TEST_ENGINE", "")
 ENGINES: list[subprocess.Popen[bytes]] = []  # that pages were started with
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the models are strangers, what asks for the scripted engine's words cannot pass."""
+    scripted = pytest.mark.skip(reason="It asks for the words of the tests' own engine.")
+    for item in items:
+        is_of_page = item.path.parent.name in {"protocol", "browser"}
+        if (
+            ELSEWHERE.startswith("http")
+            and is_of_page
+            and not item.get_closest_marker("any_engine")
+        ):
+            item.add_marker(scripted)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_engine_is_left() -> Iterator[None]:
     """Those of pages that were killed end, too."""

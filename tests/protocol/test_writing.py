@@ -116,6 +116,7 @@ async def test_eight_write_at_once_and_the_page_answers(connect: Connect, server
         assert client.passage.count(f"nonce-{n}x") == 300
 
 
+@pytest.mark.any_engine
 async def test_message_of_a_million_characters_gets_a_sentence(connect: Connect) -> None:
     client = await connect()
     await client.send("x" * 1_000_001)
@@ -125,6 +126,7 @@ async def test_message_of_a_million_characters_gets_a_sentence(connect: Connect)
     assert client.socket.connected
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "text",
     ["\ud800 lone", "<|endoftext|>", "\x00 nul", "e\u0301" * 1000, "\u202eright", " " * 5000 + "x"],
@@ -137,6 +139,7 @@ async def test_any_text_can_be_written(connect: Connect, text: str) -> None:
     assert client.passage
 
 
+@pytest.mark.any_engine
 async def test_blank_message_gets_a_sentence(connect: Connect) -> None:
     client = await connect()
     await client.send("   ")
@@ -194,6 +197,7 @@ async def test_settings_and_story_come_back(connect: Connect) -> None:
     assert initial["seed"] == "77"
 
 
+@pytest.mark.any_engine
 async def test_undo_and_redo_over_the_page(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -209,6 +213,7 @@ async def test_undo_and_redo_over_the_page(connect: Connect) -> None:
     assert set(client.actions) == {"continue", "versions", "retry", "undo", "redo", "copy"}
 
 
+@pytest.mark.any_engine
 async def test_redo_is_there_after_a_reload_and_in_every_window(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -230,6 +235,7 @@ async def test_redo_is_there_after_a_reload_and_in_every_window(connect: Connect
     assert later.outputs == whole
 
 
+@pytest.mark.any_engine
 async def test_action_with_a_forged_payload_changes_nothing(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -258,6 +264,7 @@ async def test_closed_window_ends_its_passage_and_keeps_it(connect: Connect) -> 
     await stop(again)
 
 
+@pytest.mark.any_engine
 async def test_claims_of_a_message_are_not_believed(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=3)
@@ -269,6 +276,7 @@ async def test_claims_of_a_message_are_not_believed(connect: Connect) -> None:
     assert first["metadata"] == {}
 
 
+@pytest.mark.any_engine
 async def test_taken_message_id_does_not_touch_the_passage_that_has_it(connect: Connect) -> None:
     client, other = await connect(), await connect()
     for window in (client, other):
