@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from storygen.catalogue import Catalogue
+from tests.browser.workspace import Workspace
 from tests.protocol.conftest import REAL, ROOT, Server, serve, server  # noqa: F401 - a fixture
 
 SHIPPED = ROOT / "weights"
@@ -141,6 +142,12 @@ def page(chromium: Browser) -> Iterator[Page]:
 def desk(page: Page, server: Server) -> Desk:  # noqa: F811 - the fixture above
     """A page on the engine that answers at once."""
     return Desk(page, server)
+
+
+@pytest.fixture
+def workspace(desk: Desk) -> Workspace:
+    """A page whose panel is closed as yet."""
+    return Workspace(desk)
 
 
 @pytest.fixture
