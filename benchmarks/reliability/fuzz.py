@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Target:
-    """Tests by file and -k expression; or a reader of bytes."""
+    """Tests by files and -k expression; or a reader of bytes."""
 
     tests: str = ""
     only: str = ""
@@ -36,12 +36,14 @@ TARGETS = {
     "tensors": Target(reader="tensors"),
     "drafts": Target(reader="drafts"),
     "archives": Target(reader="archives"),
-    "checkpoints": Target(
-        "tests/checkpoints/importers/test_hostile.py", "any or changed or damaged"
-    ),
+    "checkpoints": Target("tests/checkpoints/importers/test_hostile.py", "test_any or let_through"),
     "tokenizers": Target("tests/test_tokenizers.py", "bpe or char or streamed"),
     "sampling": Target("tests/test_sampling.py", "any_logits or row_depends"),
+    "settings": Target(
+        "tests/test_params.py tests/chat/test_controls.py", "any_value or whatever_comes"
+    ),
     "prose": Target("tests/chat/test_prose.py"),
+    "shown": Target("tests/security/test_payloads.py", "any_text"),
     "store": Target("tests/story/test_store_model.py"),
     "routes": Target("tests/security/test_fuzz.py", "any_request"),
     "events": Target("tests/security/test_fuzz.py", "any_events"),
@@ -90,7 +92,7 @@ def run(name: str, cases: int, seconds: int) -> bool:
 
 def _tested(target: Target) -> list[str]:
     plugin = ["-p", "benchmarks.reliability.counted"]
-    command = [sys.executable, "-m", "pytest", target.tests, "-q", "-x", *plugin]
+    command = [sys.executable, "-m", "pytest", *target.tests.split(), "-q", "-x", *plugin]
     return [*command, *(["-k", target.only] if target.only else [])]
 
 

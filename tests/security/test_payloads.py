@@ -1,15 +1,22 @@
 """Two hundred texts made to run, load or lead away, in every place where text can come in, in
 headless Chromium: nothing runs, nothing is asked of another host, all of it is shown as it is."""
 
+import io
 import json
+import re
+import zipfile
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pypandoc
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, expect
 
 from storygen.chat.prose import WORD_JOINER
@@ -26,6 +33,11 @@ window.attempts = [];
 addEventListener("securitypolicyviolation", (event) => attempts.push(event.blockedURI));
 if (localStorage.getItem("storygen.open") === null) localStorage.setItem("storygen.open", "yes");
 """
+# What no name of a file may have: what leads elsewhere, ends a header or turns text around.
+HARMFUL = re.compile(
+    '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|^[. ]|[. ]$'
+)
+DISPOSITION = re.compile(r"""attachment; filename="([ -!#-\[\]-~]+)"; filename\*=UTF-8''(\S+)""")
 # What a payload would be if it were not text. The page's own icons and links are none of these.
 DONE = f"""[...document.querySelectorAll("*")].filter((e) =>
   [...e.attributes].some((a) => a.name.startsWith("on") || /{EVIL}|hit=1/.test(
@@ -130,6 +142,29 @@ def test_passages_of_both_authors_are_only_text(suspect: Suspect, http: httpx.Cl
         suspect.require_innocence()
 
 
+MARKS = "** __ _ ` ~~ ``` # 1984. - > [x]( ] ) ![ <b> </b> <!-- &amp; &# : :: ::: $ $$ \\ | ---"
+PIECES = st.sampled_from([*MARKS.split(" "), " ", "    ", "\n", "\n\n", "\u200b"])
+TYPED = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6)
+TEXTS = st.lists(PIECES | TYPED, min_size=1, max_size=9).map("".join).filter(str.strip)
+
+
+@settings(
+    max_examples=max(1, settings().max_examples // 50),  # pages of 20 texts; see fuzz.py
+    phases=[Phase.generate],  # no making it smaller: a text that is not shown is waited for
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(TEXTS, min_size=SHOWN, max_size=SHOWN))
+def test_any_text_is_shown_to_the_character(
+    suspect: Suspect, http: httpx.Client, texts: list[str]
+) -> None:
+    passages = [{"role": "model", "text": text} for text in texts]
+    suspect.open(f"/thread/{brought_in(http, 'story.json', archive('Any', passages))}")
+    shown = suspect.page.locator(".ai-message [role=article]")
+    expect(shown).to_have_count(len(texts))
+    assert shown.all_text_contents() == texts
+    suspect.require_innocence()
+
+
 def test_streamed_prose_is_only_text(suspect: Suspect, tmp_path: Path) -> None:
     text = "\n".join(PAYLOADS)
     (tmp_path / "all").write_text(text, encoding="utf-8", newline="")
@@ -164,6 +199,77 @@ def test_titles_and_names_of_files_are_only_text(suspect: Suspect, http: httpx.C
     listed = suspect.page.locator('[id^="thread-"]')
     expect(listed.first).to_be_attached()
     assert set(listed.all_text_contents()) & known
+
+
+SOME = PAYLOADS[::9]  # from each family
+
+
+def content_of(kind: str) -> bytes:
+    """A file of this kind that says nothing of a title."""
+    if kind == "json":
+        return archive("", [{"role": "writer", "text": "It began."}])
+    if kind in {"txt", "md"}:
+        return b"It began."
+    with NamedTemporaryFile(suffix=f".{kind}") as file:
+        pypandoc.convert_text("It began.", kind, "markdown", outputfile=file.name)
+        return file.read()
+
+
+def test_names_of_files_of_every_kind_are_only_text(suspect: Suspect, http: httpx.Client) -> None:
+    """Taken in as the page does it, which is shown what they are called or why they are not read;
+    a browser sends any name, also those that no file system has."""
+    contents = {kind: content_of(kind) for kind in ("md", "html", "docx", "epub", "odt", "json")}
+    for text, kind in zip(SOME, cycle(contents), strict=False):
+        brought_in(http, f"{text}.{kind}", contents[kind])
+    suspect.open()
+    stories = suspect.tab("Stories")
+    chosen = stories.locator("input[type=file]")
+    alert = stories.get_by_role("alert")
+    for text, kind in zip(SOME, cycle(["png", "txt"]), strict=False):
+        name = f"{text}.{kind}".replace("/", "-")  # where a browser takes what is before for a path
+        before = suspect.page.url
+        file = {"name": name, "mimeType": "text/html", "buffer": contents["md"]}
+        chosen.set_input_files(files=[file])  # type: ignore[list-item]  # a FilePayload
+        if kind == "png":
+            expect(alert).to_contain_text("cannot be read")
+        else:
+            suspect.page.wait_for_url(lambda url, old=before: "/thread/" in url and url != old)
+            expect(suspect.page.locator(".ws-story[aria-current=true]")).to_have_count(1)
+        suspect.require_innocence()
+
+
+def test_names_of_what_is_taken_out_are_plain_everywhere(http: httpx.Client) -> None:
+    """In the one header that says them, and in the archive of all stories."""
+    for text in PAYLOADS:
+        story = brought_in(http, "t.json", archive(text, [{"role": "writer", "text": "Out."}]))
+        answer = http.get(f"/api/stories/{story}/export/txt")
+        (said,) = answer.headers.get_list("content-disposition")
+        match = DISPOSITION.fullmatch(said)
+        assert match is not None, said
+        plain, name = match[1], unquote(match[2])
+        for file in (plain, name):
+            assert file.endswith(".txt")
+            assert HARMFUL.search(file) is None, file
+        assert len(name.encode()) <= 255
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    with zipfile.ZipFile(io.BytesIO(http.get("/api/export").content)) as packed:
+        names = packed.namelist()
+    assert len({name.casefold() for name in names}) == len(names) >= 2 * len(PAYLOADS)
+    assert [name for name in names if HARMFUL.search(name)] == []
+
+
+def test_a_browser_saves_what_is_taken_out_under_its_name(
+    suspect: Suspect, http: httpx.Client
+) -> None:
+    suspect.open()
+    for text in SOME:
+        story = brought_in(http, "t.json", archive(text, [{"role": "writer", "text": "Out."}]))
+        address = f"/api/stories/{story}/export/html"
+        with suspect.page.expect_download() as download:
+            suspect.page.evaluate("address => { location.href = address; }", address)
+        name = download.value.suggested_filename
+        assert HARMFUL.search(name) is None, name
+        assert name.endswith(".html")
 
 
 def test_names_of_branches_are_only_text(suspect: Suspect, http: httpx.Client) -> None:
