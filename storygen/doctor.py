@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from storygen.catalogue import Catalogue
 from storygen.chat import guards
+from storygen.engine.interface import Engine
 from storygen.errors import StorygenError
 from storygen.launch import require_database, require_free_port, require_models
 from storygen.params import SamplingParams
@@ -262,7 +263,7 @@ def processor(settings: Settings) -> Iterator[Finding]:
 def models(settings: Settings) -> Iterator[Finding]:
     """Whether each model can be loaded and writes."""
     require_models(settings)
-    if not Catalogue(settings.weights_dir).models():
+    if not settings.engine_url and not Catalogue(settings.weights_dir).models():
         remedy = "Train one: python -m storygen.train RECIPE"
         yield Finding("bad", f"There are no models in {settings.weights_dir}", remedy)
         return
@@ -277,23 +278,12 @@ async def _next(findings: AsyncIterator[Finding]) -> Finding | None:
 
 
 async def _models(settings: Settings) -> AsyncIterator[Finding]:
-    from storygen.decode.choose import arithmetic, cuda_capability
-    from storygen.engine.local import LocalEngine
-
-    by = arithmetic(settings.device, settings.dtype, cuda_capability(), settings.native_dir)
-    catalogue = Catalogue(settings.weights_dir, settings.first_model)
-    engine = LocalEngine(
-        catalogue,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        slots=1,
-        loaded_models=1,
-        native=settings.native_dir,
-    )
+    engine, how = _elsewhere(settings) if settings.engine_url else _here(settings)
     await engine.start()
     try:
-        for info in catalogue.models():
+        if trouble := engine.health().trouble:
+            yield Finding("bad", "nothing can be written", f"{trouble} ({settings.engine_url})")
+        for info in engine.models():
             began = time.perf_counter()
             try:
                 params = SamplingParams(max_new_tokens=1, seed=0)
@@ -303,9 +293,34 @@ async def _models(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding("bad", f"{info.name} cannot write", str(error))
                 continue
             seconds = time.perf_counter() - began
-            yield Finding("ok", f"{info.name} writes ({by.form}, first token in {seconds:.1f} s)")
+            yield Finding("ok", f"{info.name} writes ({how}, first token in {seconds:.1f} s)")
     finally:
         await engine.close()
+
+
+def _here(settings: Settings) -> tuple[Engine, str]:
+    """An engine for one passage at a time, and its number format."""
+    from storygen.decode.choose import arithmetic, cuda_capability
+    from storygen.engine.local import LocalEngine
+
+    by = arithmetic(settings.device, settings.dtype, cuda_capability(), settings.native_dir)
+    engine = LocalEngine(
+        Catalogue(settings.weights_dir, settings.first_model),
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        slots=1,
+        loaded_models=1,
+        native=settings.native_dir,
+    )
+    return engine, by.form
+
+
+def _elsewhere(settings: Settings) -> tuple[Engine, str]:
+    """The engine that asks the model server."""
+    from storygen.engines import engine_of
+
+    return engine_of(settings), "at the model server"
 
 
 CHECKS: tuple[Check, ...] = (

@@ -247,3 +247,11 @@ def test_no_story_is_quoted(settings: Settings) -> None:
     asyncio.run(write())
     text = json.dumps([str(finding) for finding in examine(settings)])
     assert "gardener" not in text
+
+
+def test_a_model_server_that_is_not_there_is_said_with_its_address(settings: Settings) -> None:
+    away = settings.model_copy(update={"engine_url": "http://127.0.0.1:1"})
+    (finding,) = doctor.models(away)
+    assert finding.state == "bad"
+    assert "cannot be reached" in str(finding.remedy)
+    assert "http://127.0.0.1:1" in str(finding.remedy)

@@ -200,15 +200,15 @@ class RemoteEngine:
             params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
         with self._quotas.promised(user, params.max_new_tokens) as spend:
             async with aclosing(self._placed(model, user)) as places:
-                async for ticket_or_place in places:
-                    if isinstance(ticket_or_place, Segment):
-                        yield ticket_or_place
+                async for place in places:
+                    if isinstance(place, Segment):
+                        yield place
                         continue
-                    passage = await self._passage(model, await made(prompt), params, details)
+                    passage = self._passage(model, await made(prompt), params, details)
                     async with aclosing(self._written(passage, model)) as segments:
                         async for segment in segments:
                             spend(segment.token_count)
-                            self._line.served(ticket_or_place)
+                            self._line.served(place)
                             yield segment
 
     async def score(
@@ -275,7 +275,7 @@ class RemoteEngine:
 
     # What is asked, and asked again.
 
-    async def _passage(
+    def _passage(
         self, model: str, prompt: str, params: SamplingParams, details: Details | None
     ) -> Retold:
         check_prompt(prompt)
@@ -341,7 +341,7 @@ class RemoteEngine:
                     if time.monotonic() >= ends:
                         yield passage.finish("time")
                         return
-                    raise LostError(trial.silence) from None
+                    raise LostError("The model server has sent nothing for too long.") from None
                 if event is None:
                     return
                 if (error := error_in(event)) is not None:
@@ -484,11 +484,6 @@ class Trial:
     def until(self) -> float:
         """When silence has lasted too long."""
         return self._since + (self._patience.silence if self.has_begun else self._longest_wait)
-
-    @property
-    def silence(self) -> str:
-        """What to say then."""
-        return "The model server has sent nothing for too long."
 
     def got_on(self) -> None:
         """Something was written."""
