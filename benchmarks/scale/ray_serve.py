@@ -192,12 +192,15 @@ async def _with_a_kill(engine: Engine, load: Load) -> tuple[list[tuple[str, int]
 
 
 def replica_pids(model: str) -> list[int]:
-    """The processes of this machine's replicas of a model, by the name that Ray gives them."""
+    """The processes here of our own replicas of a model: by the name that Ray gives them, and by
+    the secret that our Ray has."""
+    name, secret = f"ray::ServeReplica:storygen-{model}:", os.environ["RAY_AUTH_TOKEN"].encode()
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended meanwhile
-            if path.read_text().startswith(f"ray::ServeReplica:storygen-{model}:"):
-                found.append(int(path.parent.name))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            is_one = (process / "cmdline").read_text().startswith(name)
+            if is_one and secret in (process / "environ").read_bytes():
+                found.append(int(process.name))
     return sorted(found)
 
 

@@ -233,6 +233,7 @@ def connected(address: str = LOCAL, cpus: int = 1) -> Iterator[None]:
     here: dict[str, Any] = {}
     if address == LOCAL:
         here = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **here)
     try:
         yield
