@@ -38,6 +38,7 @@ class Peer(NamedTuple):
 # or of q8_0 where the width is no multiple of 256.
 PEERS = {
     "storygen torch": Peer("storygen", "torch", 32, 32),
+    "storygen torch int8": Peer("storygen", "torch-int8", 8, 8),
     "storygen fp32": Peer("storygen", "fp32", 32, 32),
     "storygen bf16": Peer("storygen", "bf16", 16, 16),
     "storygen int8": Peer("storygen", "int8", 8.5, 8.5),

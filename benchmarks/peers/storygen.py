@@ -16,7 +16,7 @@ from storygen.params import SamplingParams
 
 def prepare(directory: Path, form: str, work: Path) -> None:
     """Compile the native decoder, and keep the weights rounded, as `quantize` does."""
-    if form != "torch":
+    if not form.startswith("torch"):
         try:
             native_library(work)
         except EngineError as error:
@@ -29,8 +29,9 @@ class System:
     """The engine's runner, which LocalEngine gives a turn for each token."""
 
     def __init__(self, directory: Path, form: str, work: Path, threads: int, streams: int) -> None:
-        native = form != "torch"
-        by = arithmetic("cpu", form if native else "fp32", None, work if native else None)
+        native = not form.startswith("torch")
+        kind = form if native else {"torch": "fp32", "torch-int8": "int8"}[form]
+        by = arithmetic("cpu", kind, None, work if native else None)
         decoder, _ = open_model(by, directory, streams, threads)
         self.runner = Runner("", decoder, Numbers(decoder.config.vocab_size))
 

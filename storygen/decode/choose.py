@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # it takes seconds and 200 MB, and native code does without
 
 log = logging.getLogger(__name__)
 
-TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "float32"}
+WITHOUT_LIBRARY = {"int4": "int8"}  # what PyTorch takes for a form it has not
 MOST_THREADS = 8  # more do not read memory faster
 SPARE_BYTES = 128 * 2**20  # for what stories told that are not being written just now
 
@@ -58,7 +59,7 @@ def arithmetic(
             return Arithmetic(place, form, native_library(folder))
         except (EngineError, OSError) as error:
             log.warning("%s", error)
-    return Arithmetic(place, form if form in TORCH else "fp32")
+    return Arithmetic(place, WITHOUT_LIBRARY.get(form, form))
 
 
 def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> Decoder:
@@ -73,7 +74,10 @@ def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> De
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
         from storygen.decode.eager import EagerDecoder
+        from storygen.decode.whole import in_whole_numbers
 
+        if by.form == "int8":
+            in_whole_numbers(network)
         threads = threads or max(1, cores() - 1)
         return EagerDecoder(network, n_slots(network.config, slots), threads)
     return native_decoder(by, network.config, arrays_of(network), slots, threads)
