@@ -38,13 +38,13 @@ from storygen.chat.doors import WRITER, Door, LocalDoor, PasswordDoor, ProxyDoor
 from storygen.chat.ending import Ending
 from storygen.chat.health import Readiness
 from storygen.chat.history import StoryHistory
-from storygen.chat.observed import Observed
 from storygen.chat.starters import opening_lines
 from storygen.chat.state import Chat, Studio
 from storygen.engines import engine_of
 from storygen.errors import StorygenError
 from storygen.hosts import is_loopback
 from storygen.launch import require_free_port, require_models, sole_use
+from storygen.observed import Observed
 from storygen.serve import app as serve
 from storygen.settings import ROOT, Settings, load_settings
 from storygen.story.store import StoryStore

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 
 from storygen import logs, metrics
 from storygen.chat.guards import is_uuid
-from storygen.chat.observed import template
 from storygen.chat.page import signed_in
 from storygen.errors import BusyError, StoryError, StorygenError
+from storygen.observed import template
 
 NOT_KEPT = {"cache-control": "no-store"}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +18,7 @@ from storygen.accounts.keys import Keys
 from storygen.catalogue import ModelInfo, open_to
 from storygen.engine.interface import Engine, TokenScore
 from storygen.errors import ModelNotFoundError
+from storygen.observed import Observed
 from storygen.serve import machines
 from storygen.serve.asked import asked
 from storygen.serve.bodies import Fields, fields_of
@@ -35,7 +37,11 @@ Ask = Callable[[Request, Caller], Coroutine[Any, Any, Response]]
 def application(engine: Engine, *, keys: Keys | None, metrics_token: str = "") -> Starlette:
     """The API alone. Without keys it answers this machine only: whoever serves it sees to that."""
     served = [*routes(engine, keys), *machines.routes(engine, metrics_token)]
-    return Starlette(routes=served, exception_handlers={HTTPException: _refusal})
+    return Starlette(
+        routes=served,
+        middleware=[Middleware(Observed)],
+        exception_handlers={HTTPException: _refusal},
+    )
 
 
 def routes(engine: Engine, keys: Keys | None) -> list[Route]:

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 
 from storygen.chat import health
 from storygen.chat.health import Readiness
-from storygen.chat.observed import Observed
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.engine.interface import Segment
 from storygen.errors import BusyError, EngineError, StoryError
+from storygen.observed import Observed
 
 TOKEN = "a-token-that-nobody-guesses"
 SECRET = "the heir is the gardener"

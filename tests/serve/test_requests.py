@@ -134,6 +134,20 @@ async def test_without_keys_no_page_of_another_origin_may_ask(http, headers):
     assert (answer.status_code, is_told(answer)) == (403, True)
 
 
+async def test_every_answer_has_its_number_and_is_measured(http):
+    answers = [await http.get("/v1/models") for _ in range(2)]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 2
+    assert 'method="GET",route="/v1/models",status="2xx"' in (await http.get("/metrics")).text
+
+
+async def test_our_mistake_has_the_number_of_its_line_in_the_log(http, caplog):
+    http.engine.scripts = ([RuntimeError("a secret")],)
+    answer = await http.post("/v1/completions", json={"model": "mystery", "prompt": "a"})
+    assert answer.status_code == 500
+    assert f"number {answer.headers['x-request-id']} in the log" in answer.text
+    assert "secret" not in answer.text
+
+
 async def test_who_needs_no_key_may_say_for_whom(http):
     body = {"model": "mystery", "prompt": "a"}
     await http.post("/v1/completions", json=body)
