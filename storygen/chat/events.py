@@ -1,9 +1,11 @@
 """What comes over the socket: messages, edits, Stop, settings. In place of Chainlit's handlers,
 which let a message run beside another, an edit run beyond Stop, and settings in unread."""
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from chainlit.action import Action
@@ -36,6 +38,7 @@ VERBS = {
 }
 
 MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be refused with a word
+OPENING_SECONDS = 10.0  # that a window may take to say which story it shows
 MOST_EVENTS = 64  # of a window that are worked on at a time; more are a flood, and are let go
 ENDING = (
     "storygen is being restarted, so nothing was begun. Your story is saved, and your words are "
@@ -64,6 +67,7 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         session = WebsocketSession.require(sid)
         await connected(sid)
         chat = studio.chat(session)
+        chat.opened.set()
         if chat.is_stored:
             chat.start(Turn(studio, chat).catch_up(redraw=session.restored))
 
@@ -214,6 +218,10 @@ def _bounded(handler: Handler) -> Handler:
             return
         chat.events += 1
         try:
+            # What was typed while there was no server comes before the page says what it shows.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OPENING_SECONDS):
+                    await chat.opened.wait()
             await handler(chat, payload)
         finally:
             chat.events -= 1

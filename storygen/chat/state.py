@@ -29,6 +29,7 @@ class Chat:
     choices: Choices
     screen: Screen
     is_stored: bool = False  # a story exists from its first message on
+    opened: asyncio.Event = field(default_factory=asyncio.Event)  # once it is known which
     turns: int = 0  # running and waiting
     stops: int = 0  # how often the window was closed
     events: int = 0  # of the window that are being worked on
