@@ -181,8 +181,9 @@ class Reader:
             place = ours.get("place")
             return Piece(place=None if place is None else _whole(place, 10**6))
         choice = choices[0]
-        text = choice.get("text") if isinstance(choice, dict) else None
-        reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict):
+            raise _senseless("a choice that is no object")
+        text, reason = choice.get("text"), choice.get("finish_reason")
         if not isinstance(text, str | None) or not isinstance(reason, str | None):
             raise _senseless("a piece that is no text")
         text = self._whole_text(text or "", is_last=reason is not None)
