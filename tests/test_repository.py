@@ -56,7 +56,7 @@ def test_the_container_sets_only_settings_that_exist(name: str) -> None:
 
 
 def requirements(name: str) -> list[str]:
-    return [line for line in text(name).splitlines() if not line.startswith("-r ")]
+    return [line for line in text(name).splitlines() if line[:1] not in "-#"]
 
 
 def project(requirement: str) -> str:
@@ -64,7 +64,8 @@ def project(requirement: str) -> str:
 
 
 def test_every_requirement_is_pinned_once() -> None:
-    pins = requirements("requirements.txt") + requirements("requirements-dev.txt")
+    names = ("requirements.txt", "requirements-dev.txt", "requirements-ray.txt")
+    pins = [pin for name in names for pin in requirements(name)]
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\d.]+", pin)] == []
     assert len(pins) == len({project(pin) for pin in pins})
 
@@ -94,13 +95,14 @@ def distributions_imported() -> dict[str, set[str]]:
     files = [*ROOT.glob("storygen/**/*.py"), ROOT / "app.py"]
     names = set().union(*map(imported, files)) - sys.stdlib_module_names - {"storygen"}
     origin = packages_distributions()
-    return {name: {found.lower() for found in origin.get(name, [])} for name in names}
+    return {name: {found.lower() for found in origin.get(name, [name])} for name in names}
 
 
 def test_what_the_product_imports_is_pinned_or_comes_with_chainlit() -> None:
     # The page is a Chainlit application: FastAPI, socket.io and JWT are those it was pinned with.
     chainlits = [line for line in requires("chainlit") or [] if "extra ==" not in line]
-    known = {project(line) for line in requirements("requirements.txt") + chainlits}
+    pins = requirements("requirements.txt") + requirements("requirements-ray.txt")
+    known = {project(line) for line in pins + chainlits}
     unknown = {name for name, found in distributions_imported().items() if not found & known}
     assert unknown == set()
 
