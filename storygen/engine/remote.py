@@ -8,13 +8,12 @@ client. A passage survives a lost connection: it goes on where it was.
 import asyncio
 import hashlib
 import logging
-import random
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from storygen.catalogue import ModelInfo
@@ -41,9 +40,10 @@ from storygen.engine.interface import (
     WordScore,
     made,
 )
-from storygen.engine.limits import Limits, Quotas, when
+from storygen.engine.limits import Limits, Quotas
+from storygen.engine.line import Line, Ticket
+from storygen.engine.patience import Patience, Trial
 from storygen.engine.retold import BrokenOffError, Continued, Marked, Retold
-from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import check_prompt
 from storygen.engine.upstream import (
     LaterError,
@@ -53,7 +53,6 @@ from storygen.engine.upstream import (
     error_in,
 )
 from storygen.errors import (
-    BusyError,
     EngineError,
     ModelNotFoundError,
     PromptError,
@@ -65,42 +64,6 @@ from storygen.params import MAX_SEED, SamplingParams
 log = logging.getLogger(__name__)
 
 MOST_COUNTS = 4096  # texts whose tokens are remembered
-
-
-@dataclass(frozen=True)
-class Patience:
-    """For how many seconds one waits for a server, and how often one looks at it."""
-
-    answer: float = 60.0  # to a question that is no passage
-    connect: float = 8.0  # to be reached for a new passage
-    silence: float = 60.0  # between two tokens
-    lost: float = 30.0  # to be reached again, for a passage that has begun
-    look: float = 10.0  # between two looks at its models
-    first: float = 3.0  # for the first look, at the start
-    pause: float = 0.1  # before it is tried a second time; twice as long each time after
-    longest_pause: float = 2.0
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request in line or at work here."""
-
-    model: str
-    user: str
-    is_ready: bool = True
-    told: int | None = None  # the place in line that whoever waits knows of
-    places: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
-
-
-class Line(Scheduler[Ticket]):
-    """Who may ask now, and who waits. What is being written elsewhere cannot pause."""
-
-    def _make_way(self) -> None:
-        pass
-
-    def served(self, ticket: Ticket) -> None:
-        """Somebody was written a token."""
-        self._served[ticket.user] = self._served.get(ticket.user, 0) + 1
 
 
 class RemoteEngine:
@@ -117,7 +80,7 @@ class RemoteEngine:
         models_at_once: int = 3,
         first: str = "",
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
-        patience: Patience = Patience(),
+        patience: Patience = Patience(),  # noqa: B008 - it cannot be changed
         known: Callable[[str], ModelInfo | None] = lambda name: None,
     ) -> None:
         """context is what a model reads where the server does not say; slots is how many passages
@@ -127,12 +90,11 @@ class RemoteEngine:
         self._url, self._key, self._context, self._known = url, key, context, known
         self._limits, self._patience = limits, patience
         self._connections = slots * models_at_once + 16  # and for what is no passage
-        self._line = Line(slots, queue_size, models_at_once, waiting_each=limits.waiting_each)
+        self._line = Line(slots, queue_size, models_at_once, limits)
         self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._kind: Kind = "openai"
         self._models: dict[str, ModelInfo] = {}
         self._counts: OrderedDict[bytes, int] = OrderedDict()
-        self._pace: dict[str, float] = {}  # seconds of a passage lately, by model
         self._trouble = "The model server was not asked yet."
         self._upstream: Upstream | None = None
         self._look = asyncio.Event()  # at the server, now
@@ -199,7 +161,7 @@ class RemoteEngine:
         if params.seed is None:
             params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
         with self._quotas.promised(user, params.max_new_tokens) as spend:
-            async with aclosing(self._placed(model, user)) as places:
+            async with aclosing(self._line.placed(model, user)) as places:
                 async for place in places:
                     if isinstance(place, Segment):
                         yield place
@@ -312,7 +274,7 @@ class RemoteEngine:
                 if isinstance(error, LaterError) and not trial.has_begun:
                     yield Segment("", 0, place=1)
                 await asyncio.sleep(pause)
-        self._learn_pace(model, time.monotonic() - began)
+        self._line.learn_pace(model, time.monotonic() - began)
 
     async def _body(self, passage: Retold) -> dict[str, Any]:
         """What to ask for; where prompt and passage are more than the model can read, the beginning
@@ -328,7 +290,7 @@ class RemoteEngine:
         return passage.body(max(context - read, 1))
 
     async def _pieces(
-        self, passage: Retold, body: dict[str, Any], trial: "Trial", ends: float
+        self, passage: Retold, body: dict[str, Any], trial: Trial, ends: float
     ) -> AsyncGenerator[Segment, None]:
         """What comes of one request. Raises LostError when it is silent for too long."""
         reader = Reader()
@@ -367,7 +329,7 @@ class RemoteEngine:
     ) -> dict[str, Any]:
         """The answer to a question that takes a place, as a passage does."""
         self._info(model)
-        async with aclosing(self._placed(model, user)) as places:
+        async with aclosing(self._line.placed(model, user)) as places:
             async for place in places:
                 if isinstance(place, Ticket):
                     if "prompt" in asked:
@@ -393,50 +355,6 @@ class RemoteEngine:
             except (LostError, LaterError) as error:
                 self._look.set()
                 await asyncio.sleep(trial.pause_after(error))
-
-    # Who may ask.
-
-    async def _placed(self, model: str, user: str) -> AsyncGenerator[Segment | Ticket, None]:
-        """Places in line, then the ticket; leaving gives it back."""
-        ticket = Ticket(model, user)
-        try:
-            self._line.add(ticket)
-        except BusyError as error:
-            raise BusyError(f"{error} Try again {self._when(model)}.") from None
-        patience = time.monotonic() + self._limits.longest_wait
-        try:
-            self._tell_places()
-            while (place := await self._next_place(ticket, patience)) > 0:
-                yield Segment("", 0, place=place)
-            yield ticket
-        finally:
-            self._line.remove(ticket)
-            self._tell_places()
-
-    async def _next_place(self, ticket: Ticket, patience: float) -> int:
-        try:
-            async with asyncio.timeout(max(0.0, min(patience - time.monotonic(), 10**6))):
-                return await ticket.places.get()
-        except TimeoutError:
-            raise BusyError(
-                f"{ticket.model} was busy for {self._limits.longest_wait:.0f} seconds, so "
-                f"nothing was written. Try again {self._when(ticket.model)}."
-            ) from None
-
-    def _tell_places(self) -> None:
-        """Tell those whose place in line has changed; 0 is a turn."""
-        at_work = [(0, ticket) for tickets in self._line.running.values() for ticket in tickets]
-        for place, ticket in [*at_work, *enumerate(self._line.line(), 1)]:
-            if ticket.told != place:
-                ticket.told = place
-                ticket.places.put_nowait(place)
-
-    def _learn_pace(self, model: str, seconds: float) -> None:
-        self._pace[model] = (self._pace.get(model, seconds) + seconds) / 2
-
-    def _when(self, model: str) -> str:
-        waiting = len(self._line.waiting)
-        return when(self._pace.get(model, 0.0) * (1 + waiting) / self._line.slots)
 
     # What there is.
 
@@ -468,53 +386,6 @@ class RemoteEngine:
             log.warning("%s (%s)", self._trouble, self._url)
         elif before and not self._trouble:
             log.info("The model server at %s has %d models.", self._url, len(self._models))
-
-
-class Trial:
-    """How often one passage or question was tried, and until when it goes on being tried."""
-
-    def __init__(self, patience: Patience, longest_wait: float) -> None:
-        self._patience = patience
-        self._n_failed = 0
-        self._since = time.monotonic()  # the last token, or the beginning
-        self._longest_wait = longest_wait
-        self.has_begun = False
-
-    @property
-    def until(self) -> float:
-        """When silence has lasted too long."""
-        return self._since + (self._patience.silence if self.has_begun else self._longest_wait)
-
-    def got_on(self) -> None:
-        """Something was written."""
-        self.has_begun, self._n_failed, self._since = True, 0, time.monotonic()
-
-    def pause_to_go_on(self) -> float:
-        """Seconds to wait where a passage is only to go on, which may be often."""
-        if self._n_failed < 2:
-            self._n_failed += 1
-            return 0.0
-        return self.pause_after(LostError("The model server does not go on with this passage."))
-
-    def pause_after(self, error: LostError | LaterError) -> float:
-        """Seconds to wait after an error; raises it where patience is over."""
-        self._n_failed += 1
-        pause = self._pause()
-        longest = self._patience.lost if self.has_begun else self._patience.connect
-        if isinstance(error, LaterError):
-            longest = self._patience.lost if self.has_begun else self._longest_wait
-            pause = max(pause, error.seconds or 0.0)
-        if time.monotonic() + pause > self._since + longest:
-            if isinstance(error, LaterError) and "ry again" not in str(error):
-                raise BusyError(f"{error} Try again {when(error.seconds or 0.0)}.") from error
-            raise error
-        return pause
-
-    def _pause(self) -> float:
-        longest = min(
-            self._patience.pause * 2 ** min(self._n_failed, 20), self._patience.longest_pause
-        )
-        return longest * random.uniform(0.5, 1.0)  # those that were lost together come back apart
 
 
 def _mid_stream(told: str, kind: str, code: str) -> StorygenError:

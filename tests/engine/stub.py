@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from storygen.engine.remote import Patience, RemoteEngine
+from storygen.engine.patience import Patience
+from storygen.engine.remote import RemoteEngine
 
 # Nothing here waits for long; what has to come, comes however slow the machine is.
 HASTY = Patience(
