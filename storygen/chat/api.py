@@ -26,7 +26,7 @@ from storygen.chat.answering import (
     text_in,
 )
 from storygen.chat.controls import Choices, remembered
-from storygen.chat.draft import model_of, prompt_for
+from storygen.chat.draft import prompt_for
 from storygen.chat.history import cursor_of, position_of
 from storygen.chat.state import Studio
 from storygen.chat.views import passage_views, story_view, tree_view
@@ -282,9 +282,8 @@ async def _prompt(studio: Studio, owner: str, request: Request) -> tuple[Choices
         raise StoryError(f"after has {len(after):,} characters: at most {MAX_AFTER:,} are read.")
     if after and branch:
         branch[-1] = replace(branch[-1], text=branch[-1].text + after)
-    models = studio.models(owner)
-    choices = remembered(story.settings, models)
-    model = model_of(models, choices.model)
+    choices = remembered(story.settings, studio.models(owner))
+    model = studio.model(owner, choices.model)
     longest = choices.params.max_new_tokens
     told = steering_of(story.settings)
     prompt = await prompt_for(studio.engine, model, branch, told, longest)

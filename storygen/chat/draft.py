@@ -17,7 +17,6 @@ from storygen.engine.interface import Engine, FinishReason
 from storygen.errors import (
     BusyError,
     EngineError,
-    ModelNotFoundError,
     PromptError,
     QuotaError,
     StoryError,
@@ -123,7 +122,7 @@ class Author:
 
     async def _read(self, draft: Draft, tell: Tell) -> None:
         """Take in what the engine writes. This is what Stop cancels; it never touches the store."""
-        model = model_of(self._studio.models(self.chat.owner), draft.model)
+        model = self._studio.model(self.chat.owner, draft.model)
         longest, trailing = draft.params.max_new_tokens, ""
 
         async def prompt() -> str:
@@ -230,14 +229,6 @@ def _ordinal(n: int) -> str:
     return f"{n}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
-def model_of(models: Sequence[ModelInfo], name: str) -> ModelInfo:
-    """The model of this name; raises ModelNotFoundError in a writer's words."""
-    model = next((m for m in models if m.name == name), None)
-    if model is None:
-        raise ModelNotFoundError(no_model(name))
-    return model
-
-
 async def prompt_for(
     engine: Engine,
     model: ModelInfo,
@@ -272,13 +263,3 @@ def steered(params: SamplingParams, steering: Steering) -> SamplingParams:
 def drawn_seed(chosen: int | None, version: int = 0) -> int:
     """The seed of a passage: drawn, or the writer's own, moved on for each further version."""
     return secrets.randbelow(SEEDS) if chosen is None else (chosen + version) % MAX_SEED
-
-
-def no_model(name: str) -> str:
-    """Why nothing is written: the model of this name is gone, or, without a name, none is here."""
-    if not name:
-        return (
-            "There is no model to write with yet. Put one into the weights folder, or train one "
-            "with python -m storygen.train."
-        )
-    return f"The model {name[:80]!r} is gone. Choose another in the settings."

@@ -19,7 +19,6 @@ from storygen.chat import buttons, guards, workspace
 from storygen.chat.buttons import commands, head_of
 from storygen.chat.controls import remembered
 from storygen.chat.doors import visitor_of
-from storygen.chat.draft import no_model
 from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.sockets import Sockets
 from storygen.chat.state import Chat, Studio
@@ -129,7 +128,7 @@ async def begin(studio: Studio, chat: Chat) -> None:
     await show_settings(studio, chat)
     await chat.screen.emitter.set_commands(commands())
     if not models:
-        await chat.screen.notice(studio.engine.health().trouble or no_model(""))
+        await chat.screen.notice(studio.no_model())
 
 
 async def resume(studio: Studio, chat: Chat, thread: ThreadDict) -> None:

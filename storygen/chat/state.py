@@ -13,6 +13,7 @@ from storygen.chat.controls import Choices, first_choices
 from storygen.chat.screen import Screen
 from storygen.chat.shared_lock import Lock, SharedLock, stop_elsewhere
 from storygen.engine.interface import Engine
+from storygen.errors import ModelNotFoundError
 from storygen.story.steering import Steering, from_json, steering_of
 from storygen.story.store import StoryStore
 
@@ -113,6 +114,25 @@ class Studio:
     def models(self, owner: str) -> list[ModelInfo]:
         """What an owner of stories may write with."""
         return open_to(owner, self.engine.models())
+
+    def model(self, owner: str, name: str) -> ModelInfo:
+        """The model of this name; raises ModelNotFoundError in a writer's words."""
+        model = next((info for info in self.models(owner) if info.name == name), None)
+        if model is None:
+            raise ModelNotFoundError(self.no_model(name))
+        return model
+
+    def no_model(self, name: str = "") -> str:
+        """Why nothing is written: the model of this name is gone, or, without a name, none is
+        here."""
+        if trouble := self.engine.health().trouble:
+            return trouble
+        if not name:
+            return (
+                "There is no model to write with yet. Put one into the weights folder, or train "
+                "one with python -m storygen.train."
+            )
+        return f"The model {name[:80]!r} is gone. Choose another in the settings."
 
     def windows(self) -> list[Chat]:
         """All that are open, or were a moment ago."""

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
-from storygen.chat.draft import Author, Draft, Tell, drawn_seed, model_of, steered
+from storygen.chat.draft import Author, Draft, Tell, drawn_seed, steered
 from storygen.chat.floor import Floor
 from storygen.chat.state import Chat, Studio
 from storygen.errors import PromptError, StoryError
@@ -303,7 +303,7 @@ class Turn:
     async def _name(self, title: str) -> None:
         if not title.strip():
             raise StoryError("A title needs words: /title The Lighthouse Murders.")
-        model = model_of(self.floor.studio.models(self.chat.owner), self.chat.choices.model)
+        model = self.floor.studio.model(self.chat.owner, self.chat.choices.model)
         if not model.prompt_template:
             raise StoryError(
                 f"{model.display_name} does not begin with a title. Write the title as the first "
