@@ -188,8 +188,9 @@ async def test_passages_of_replicas_that_are_lost_are_the_undisturbed_ones(
 
 
 async def test_a_passage_goes_on_elsewhere_from_the_word_it_had(engine, cluster, alone):
-    whole = text_of(await passage(alone))
-    params = SamplingParams(seed=1, max_new_tokens=60, top_k=0)
+    n = 1500  # many messages long, however fast the machine
+    whole = text_of(await passage(alone, max_new_tokens=n))
+    params = SamplingParams(seed=1, max_new_tokens=n, top_k=0)
     text = ""
     async with aclosing(engine.stream("tiny", PROMPTS[0], params, user="ada")) as segments:
         async for segment in segments:

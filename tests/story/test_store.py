@@ -558,6 +558,7 @@ CALLS: dict[str, Call] = {
     "stories": lambda store, owner, story: store.stories(owner, search="rain"),
     "rename": lambda store, owner, story: store.rename(owner, story.id, "Mine"),
     "update_settings": lambda store, owner, story: store.update_settings(owner, story.id, {}),
+    "change_settings": lambda store, owner, story: store.change_settings(owner, story.id, dict),
     "delete_story": lambda store, owner, story: store.delete_story(owner, story.id),
     "restore_story": lambda store, owner, story: store.restore_story(owner, story.id),
     "archive": lambda store, owner, story: store.archive(owner, story.id, archived=True),
