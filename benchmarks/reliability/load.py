@@ -163,7 +163,7 @@ async def first_answer(client: Client, since: float) -> tuple[float, str]:
     """Seconds until a word, a place in line or a refusal is shown, and which."""
 
     def kind() -> str:
-        if re.match(r"\W*\d{6} nonce", client.passage):
+        if any(at > since and event == "stream_start" for at, event, _ in client.events):
             return "word"
         shown = " ".join(client.outputs)
         if "in line" in shown:

@@ -68,6 +68,7 @@ class Author:
         self.store, self.engine, self.chat = studio.store, studio.engine, chat
         self._studio = studio
         self.writing = studio.writing(chat)
+        self._news = asyncio.Event()  # there is something that the writer should see at once
 
     async def write(self, drafts: Sequence[Draft], tell: Tell) -> None:
         """Let models go on after a branch, all drafts at once, until they end or are stopped.
@@ -84,7 +85,7 @@ class Author:
         self.writing.readers = set(readers)
         try:
             while busy := [task for task in (telling, *readers) if not task.done()]:
-                await asyncio.wait(busy, timeout=FLUSH_EVERY, return_when=asyncio.FIRST_COMPLETED)
+                await self._next_news(busy)
                 await self.chat.screen.wait(waiting_for(drafts))
                 for draft in drafts:
                     await self._keep(draft)
@@ -116,6 +117,14 @@ class Author:
         reader.result()
         return draft.text
 
+    async def _next_news(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Wait until a task ends, a passage begins, or it is time to show more."""
+        news = asyncio.create_task(self._news.wait())
+        both = {news, *tasks}
+        await asyncio.wait(both, timeout=FLUSH_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
+        self._news.clear()
+
     async def _told(self, tell: Tell) -> Sequence[Passage]:
         async with self._studio.telling:
             return await tell()
@@ -139,6 +148,8 @@ class Author:
         try:
             async with aclosing(stream) as segments:
                 async for segment in segments:
+                    if segment.place != draft.place or not draft.text:
+                        self._news.set()
                     draft.place = segment.place
                     timer.took(segment.token_count)
                     text = segment.text if draft.text else glue(trailing, segment.text)
