@@ -1,6 +1,7 @@
 """The chat's life cycle: one handler per event. Start it with: chainlit run app.py"""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -132,6 +133,7 @@ async def start() -> None:
         running.add(asyncio.create_task(windows.watch(sio, door)))
         running.add(asyncio.create_task(elsewhere.attend(studio)))
         ending.listen()
+        gc.freeze()  # to look through all that was imported, again and again, stops every stream
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)
     except StorygenError as error:
         sys.stderr.write(f"{error}\n")
