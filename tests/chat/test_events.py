@@ -168,6 +168,8 @@ async def test_a_window_opened_before_the_model_server_came_can_write_once_it_is
     window = Window(studio)
     await events.begin(studio, window.chat)
     assert any("cannot be reached" in html.unescape(o) for o in window.browser.outputs)
+    await window.type("Early.")
+    assert sum("cannot be reached" in html.unescape(o) for o in window.browser.outputs) == 1
     assert _notices_of_no_model(window) == 0
     engine._models = FakeEngine().models()
     await window.type("Begin.")
