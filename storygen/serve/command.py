@@ -72,7 +72,7 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
         needed = "with a key" if keys else "for this machine, without a key"
         logger.info("The API is at http://%s:%d/v1, %s.", host, port, needed)
         server = uvicorn.Server(config)
-        server.capture_signals = lambda: _until_signal(server)  # type: ignore[method-assign]
+        server.capture_signals = lambda: _until_signal(server)  # type: ignore[method-assign]  # in its place
         await server.serve()
     finally:
         await engine.close()

@@ -105,7 +105,7 @@ class Api:
 def app(options: Options) -> serve.Application:
     """The API and the models behind it, as the settings want them."""
     settings = load_settings()
-    return Api.bind(settings, **deployments(settings, options))  # type: ignore[attr-defined]
+    return Api.bind(settings, **deployments(settings, options))  # type: ignore[attr-defined]  # a deployment has it
 
 
 def deployments(settings: Settings, options: Options) -> dict[str, serve.Application]:

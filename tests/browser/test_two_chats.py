@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import PATIENCE, Desk
-from tests.frontends.conftest import NAME, PASSWORD, Town, postgresql, town  # noqa: F401
+from tests.frontends.conftest import NAME, PASSWORD, Town, postgresql, town  # noqa: F401 - fixtures
 
 FIRST, SECOND = "The otter sat by the nonce-lantern", "Then it swam to the nonce-harbour"
 

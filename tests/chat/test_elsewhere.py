@@ -49,7 +49,7 @@ async def studios(
 
 async def until_listening(studio: Studio) -> None:
     """It hears what others tell."""
-    await until(lambda: studio.store.claims._hear is not None)  # type: ignore[attr-defined]
+    await until(lambda: studio.store.claims._hear is not None)  # type: ignore[attr-defined]  # it is shared
     await studio.store.claims.keep()  # after which it has been said
 
 
@@ -80,7 +80,7 @@ async def test_a_message_at_one_server_ends_the_passage_at_another_and_goes_on_f
     assert (first.text, second.text, last.text) == ("Begin.", "Enough.", " Then silence.")
     assert (cut.state, cut.finish_reason) == ("complete", "cancelled")
     assert cut.text
-    assert cut.text in studios[1].engine.requests[0].prompt  # type: ignore[attr-defined]
+    assert cut.text in studios[1].engine.requests[0].prompt  # type: ignore[attr-defined]  # it is a FakeEngine
 
 
 async def test_stop_is_heard_at_another_server(studios: list[Studio]) -> None:
@@ -91,7 +91,7 @@ async def test_stop_is_heard_at_another_server(studios: list[Studio]) -> None:
     async with asyncio.timeout(PATIENCE):
         await writing
     assert (await one.texts())[0] == "Begin."
-    assert studios[0].engine.n_running == 0  # type: ignore[attr-defined]
+    assert studios[0].engine.n_running == 0  # type: ignore[attr-defined]  # it is a FakeEngine
 
 
 async def test_the_end_of_a_server_stops_no_passage_at_another(studios: list[Studio]) -> None:
@@ -158,7 +158,7 @@ async def test_a_connection_that_was_lost_is_made_anew_and_hears_again(
 ) -> None:
     one = Window(studios[0])
     writing = await begun(one)
-    lost = [studio.store.claims._session for studio in studios]  # type: ignore[attr-defined]
+    lost = [studio.store.claims._session for studio in studios]  # type: ignore[attr-defined]  # it is a FakeEngine
     postgresql.run(END_OTHERS)
     for studio, session in zip(studios, lost, strict=True):
         claims = studio.store.claims
