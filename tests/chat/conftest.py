@@ -1,6 +1,6 @@
 """A window without a browser: a real session, store and turn, and a screen made of the events."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,14 @@ def history_of(store: StoryStore) -> StoryHistory:
     return StoryHistory(store, lambda: Visitor(OWNER, OWNER))
 
 
+@pytest.fixture(autouse=True)
+def _no_session_is_left() -> Iterator[None]:
+    """Chainlit keeps them for the whole process."""
+    yield
+    ws_sessions_id.clear()
+    ws_sessions_sid.clear()
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[StoryStore]:
     """An empty store on disk."""
@@ -137,8 +145,6 @@ async def studio_with(store: StoryStore) -> AsyncIterator[Callable[[FakeEngine],
     yield make
     for studio in started:
         await studio.stop_all()
-    ws_sessions_id.clear()
-    ws_sessions_sid.clear()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from chainlit.session import ws_sessions_id, ws_sessions_sid
 
 from storygen.chat import elsewhere
 from storygen.chat.state import Studio
@@ -43,8 +42,6 @@ async def studios(
     await asyncio.wait(attending)
     for studio in made:
         await studio.store.close()
-    ws_sessions_id.clear()
-    ws_sessions_sid.clear()
 
 
 async def until_listening(studio: Studio) -> None:
