@@ -19,7 +19,7 @@ from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 
-from storygen import logs, metrics
+from storygen import logs, machines, metrics
 from storygen.accounts.keys import Keys
 from storygen.chat import (
     admin,
@@ -28,7 +28,6 @@ from storygen.chat import (
     events,
     files,
     guards,
-    health,
     page,
     presses,
     sign_in,
@@ -98,15 +97,15 @@ if door.is_shared:  # Chainlit's tokens never leave the server, so nobody else n
 else:
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", guards.secret(settings.data_dir))
 readiness, ending = Readiness(studio), Ending(studio)
-metrics.watch(lambda: health.load_of(studio.engine, settings.slots))
+metrics.watch(lambda: machines.load_of(studio.engine, settings.slots))
 is_local = settings.auth == "none" and is_loopback(config.run.host)
 keys = None if is_local else Keys()  # without which no program may ask
-machines = health.routes(readiness, settings.metrics_token.get_secret_value())
+asked = machines.routes(readiness, settings.metrics_token.get_secret_value())
 ours = [*api.routes(studio), *files.routes(studio), *admin.routes(studio)]
 ours += [*presses.routes(), *sticky.routes(), *serve.routes(studio.engine, keys)]
 if isinstance(door, PasswordDoor):
     ours += sign_in.routes(door, sio, proxies_of(settings))
-page.install(app, settings.allow_origins, [*ours, *machines], door)
+page.install(app, settings.allow_origins, [*ours, *asked], door)
 app.add_middleware(Observed)
 events.listen(sio, studio)
 windows.guard(sio, door)

@@ -14,16 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from storygen import machines
 from storygen.accounts.keys import Keys
 from storygen.catalogue import ModelInfo, open_to
 from storygen.engine.interface import Engine, TokenScore
 from storygen.errors import ModelNotFoundError
 from storygen.observed import Observed
-from storygen.serve import machines
 from storygen.serve.asked import asked
 from storygen.serve.bodies import Fields, fields_of
 from storygen.serve.callers import Caller, Callers
 from storygen.serve.completions import Completion, Event
+from storygen.serve.readiness import Readiness
 from storygen.serve.refusals import NOT_KEPT, Answer, Refused, refused
 from storygen.serve.streaming import CLOSED, EventStream, GoneAway, unless_gone
 
@@ -36,7 +37,7 @@ Ask = Callable[[Request, Caller], Coroutine[Any, Any, Response]]
 
 def application(engine: Engine, *, keys: Keys | None, metrics_token: str = "") -> Starlette:
     """The API alone. Without keys it answers this machine only: whoever serves it sees to that."""
-    served = [*routes(engine, keys), *machines.routes(engine, metrics_token)]
+    served = [*routes(engine, keys), *machines.routes(Readiness(engine), metrics_token)]
     return Starlette(
         routes=served,
         middleware=[Middleware(Observed)],

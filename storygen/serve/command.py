@@ -49,12 +49,13 @@ def run(settings: Settings, engine: "Engine", host: str, port: int) -> None:
 async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> None:
     import uvicorn
 
+    from storygen.machines import load_of
     from storygen.serve.app import application
 
     database, keys = await _keys(settings, host)
     try:
         await engine.start()
-        metrics.watch(lambda: _load_of(engine, settings.slots))
+        metrics.watch(lambda: load_of(engine, settings.slots))
         app = application(
             engine, keys=keys, metrics_token=settings.metrics_token.get_secret_value()
         )
@@ -117,16 +118,3 @@ def _until_signal(server: Any) -> Iterator[None]:
     finally:
         for number in ends:
             loop.remove_signal_handler(number)
-
-
-def _load_of(engine: "Engine", slots: int) -> metrics.Load:
-    health = engine.health()
-    return metrics.Load(
-        running=health.running,
-        waiting=health.waiting,
-        slots=slots,
-        models=len(health.models),
-        model_bytes=health.model_bytes,
-        restarts=health.restarts,
-        step_seconds=health.step_seconds,
-    )

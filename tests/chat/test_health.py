@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from storygen import machines
 from storygen.chat import health
 from storygen.chat.health import Readiness
 from storygen.chat.state import Studio
@@ -62,7 +63,7 @@ async def ask(
     readiness: Readiness, path: str, token: str = "", address: str = "127.0.0.1", **headers: str
 ) -> httpx.Response:
     page = FastAPI()  # as Chainlit's, which does not note routes of ours
-    page.router.routes[:] = health.routes(readiness, token)
+    page.router.routes[:] = machines.routes(readiness, token)
     page.add_middleware(Observed)
     transport = httpx.ASGITransport(page, client=(address, 50_000))
     async with httpx.AsyncClient(transport=transport, base_url="http://page") as http:
