@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -175,10 +176,16 @@ async def test_places_in_line_are_told_as_they_move(make_engine):
     assert [place for place in heard[1] if place is not None] == [2, 1, 0]
 
 
-async def test_a_passage_that_pauses_for_another_user_is_the_same_to_the_byte(make_engine):
-    engine = await make_engine(slots=2)
+async def test_a_passage_that_pauses_for_another_user_is_the_same_to_the_byte(
+    make_engine, monkeypatch
+):
+    engine, going, step = await make_engine(slots=2), threading.Event(), Runner.step
     alone = [await write(engine, seed=seed, max_new_tokens=200) for seed in (1, 2)]
     paused = []
+
+    def held(*values):
+        going.wait()
+        return step(*values)
 
     async def greedy(seed):
         params = SamplingParams(seed=seed, max_new_tokens=200, top_k=0)
@@ -190,14 +197,22 @@ async def test_a_passage_that_pauses_for_another_user_is_the_same_to_the_byte(ma
                 paused.append(seed)
         return segments
 
-    writing = [asyncio.create_task(greedy(seed)) for seed in (1, 2)]
-    while engine.health().running < 2:
-        assert not any(task.done() for task in writing)
-        await asyncio.sleep(0)
-    for _ in range(5):
+    async def other():
         params = SamplingParams(seed=3, max_new_tokens=5, top_k=0)
-        async for _ in engine.stream("tiny", "a", params, user="ben"):
-            pass
+        for _ in range(5):
+            async for _ in engine.stream("tiny", "a", params, user="ben"):
+                pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "step", held)
+        writing = [asyncio.create_task(greedy(seed)) for seed in (1, 2)]
+        while engine.health().running < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        asking = asyncio.create_task(other())
+        while not engine.health().waiting:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        going.set()
+        await asking
     assert await asyncio.gather(*writing) == alone
     assert paused
 
