@@ -116,9 +116,15 @@ class Turn:
 
     async def _told(self, message_id: str, text: str) -> Sequence[Passage]:
         """Store what the writer wrote, and show it; the branch that ends with it."""
+        pieces = split(text)  # a long text is several passages, and one step for Undo
         if not self.chat.is_stored:
-            await self._open_story(text)
-        *before, last = split(text)  # a long text is several passages, and one step for Undo
+            branch = await self.store.begin_story(
+                self.chat.owner, **self._new_story(text), texts=pieces, passage_id=message_id
+            )
+            await self._opened(text)
+            await self.screen.show(branch, typed=message_id)
+            return branch
+        *before, last = pieces
         parent_id: str | None = HEAD
         for piece in before:
             added = await self.store.add_passage(
@@ -310,7 +316,8 @@ class Turn:
                 "line of the story instead."
             )
         if not self.chat.is_stored:
-            await self._open_story(title)
+            await self.store.create_story(self.chat.owner, **self._new_story(title))
+            await self._opened(title)
         await self.floor.studio.steer(self.chat.owner, self.chat.story_id, {"title": title})
         if not (await self.floor.tree()).branch():
             await self._continue(_known([]))
@@ -361,17 +368,15 @@ class Turn:
                 f"The model no longer sees the first {draft.forgotten:,} words of the story."
             )
 
-    async def _open_story(self, text: str) -> None:
+    def _new_story(self, text: str) -> dict[str, Any]:
+        """What a story is made of that begins with this text."""
+        settings = self.chat.choices.as_settings()
+        return {"story_id": self.chat.story_id, "title": _title(text), "settings": settings}
+
+    async def _opened(self, text: str) -> None:
         """The story exists from its first message on, and is in the list from then."""
-        title = _title(text)
-        await self.store.create_story(
-            self.chat.owner,
-            story_id=self.chat.story_id,
-            title=title,
-            settings=self.chat.choices.as_settings(),
-        )
         self.chat.is_stored = True
-        await self.screen.opened(title)
+        await self.screen.opened(_title(text))
 
     async def _catch_up(self, redraw: bool) -> None:
         branch = (await self.floor.tree()).branch()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from storygen.errors import StoryError
 from storygen.story.database import Database
 from storygen.story.growing import Growing
-from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, within
+from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, new_story, within
 from storygen.story.schema import stories
 from storygen.story.statements import hold, insert, mentions, story_of, story_query
 from storygen.story.tree import Story
@@ -32,17 +32,7 @@ class StoryList:
         settings: dict[str, Any] | None = None,
     ) -> Story:
         """A new story without passages."""
-        now = datetime.now(UTC)
-        row = {
-            "id": new_id(story_id),
-            "owner": owner,
-            "title": within(title, MAX_TITLE, "title"),
-            "settings": settings or {},
-            "passage_count": 0,
-            "head_number": 0,
-            "created_at": now,
-            "updated_at": now,
-        }
+        row = new_story(owner, new_id(story_id), title, settings or {}, datetime.now(UTC))
         async with self._growing.change() as connection:
             added = await insert(connection, stories, row)
             return await story_of(connection, owner, added["id"])

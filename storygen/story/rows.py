@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -14,6 +15,22 @@ MAX_TEXT = 2_000_000
 MAX_TITLE = 500
 MAX_SEARCH = 500
 MAX_NAME = 200
+
+
+def new_story(
+    owner: str, story_id: str, title: str, settings: dict[str, Any], now: datetime
+) -> dict[str, Any]:
+    """The row of a story without passages."""
+    return {
+        "id": story_id,
+        "owner": owner,
+        "title": within(title, MAX_TITLE, "title"),
+        "settings": settings,
+        "passage_count": 0,
+        "head_number": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
 
 
 def row_of(passage: Passage, owner: str, number: int, source: Passage | None) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from storygen.story.listing import StoryList
 from storygen.story.rows import (
     MAX_NAME,
     MAX_TEXT,
-    MAX_TITLE,
     as_mark,
     as_passage,
     new_id,
+    new_story,
     row_of,
     within,
 )
@@ -142,16 +142,8 @@ class StoryStore(StoryList):
         for named in [*(marks or {}), *([] if head_id is None else [head_id])]:
             if named not in ids:
                 raise no_passage(named)
-        story = {
-            "id": story_id,
-            "owner": owner,
-            "title": within(title, MAX_TITLE, "title"),
-            "settings": settings,
-            "passage_count": len(rows),
-            "head_number": 0 if head_id is None else 1,
-            "created_at": now,
-            "updated_at": now,
-        }
+        story = new_story(owner, story_id, title, settings, now)
+        story |= {"passage_count": len(rows), "head_number": 0 if head_id is None else 1}
         said = {ids[passage_id]: mark for passage_id, mark in (marks or {}).items()}
         async with self._growing.change() as connection:
             held = await insert(connection, stories, story)
@@ -161,6 +153,34 @@ class StoryStore(StoryList):
             if head_id is not None:
                 await record_move(connection, held, ids[head_id])
             return await story_of(connection, owner, story_id)
+
+    async def begin_story(
+        self,
+        owner: str,
+        *,
+        story_id: str,
+        title: str,
+        settings: dict[str, Any],
+        texts: Sequence[str],
+        passage_id: str,
+    ) -> list[Passage]:
+        """A new story that begins with what its writer wrote: one passage or more, the last under
+        passage_id and with the head. All of it is stored at once, or nothing."""
+        now = datetime.now(UTC)
+        story = new_story(owner, new_id(story_id), title, settings, now)
+        ids = [*(new_id() for _ in texts[1:]), new_id(passage_id)]
+        told = [
+            Passage(given, story_id, parent_id, "writer", text, now)
+            for given, parent_id, text in zip(ids, [None, *ids], texts, strict=False)
+        ]
+        rows = [row_of(passage, owner, number, None) for number, passage in enumerate(told, 1)]
+        async with self._growing.change() as connection:
+            held = await insert(
+                connection, stories, story | {"passage_count": len(rows), "head_number": 1}
+            )
+            added = [await insert(connection, passages_table, row) for row in rows]
+            await record_move(connection, held, passage_id)
+        return [as_passage(row) for row in added]
 
     async def tree(self, owner: str, story_id: str) -> StoryTree:
         """All passages of a story, and its head.

@@ -13,6 +13,7 @@ from storygen.errors import StoryError
 from storygen.story import store as store_module
 from storygen.story.database import Database
 from storygen.story.growing import INTERRUPTED
+from storygen.story.rows import MAX_TEXT
 from storygen.story.statements import HEAD
 from storygen.story.store import StoryStore
 from storygen.story.tree import Mark, Passage, Story, StoryTree, manuscript
@@ -317,7 +318,7 @@ async def test_a_deleted_story_is_hidden_everywhere_and_comes_back_as_it_was(
     assert await store.stories(ME) == await store.stories(ME, search="Rain") == []
     assert await store.stories(ME, deleted=True) == [story]
     for name, call in CALLS.items():
-        if name not in ("stories", "create_story", "add_story", "restore_story", "grow_passage"):
+        if name not in {*MAKING, "stories", "restore_story", "grow_passage"}:
             with pytest.raises(StoryError, match="There is no story"):
                 await call(store, ME, story)
     assert await store.restore_story(ME, story.id) == story
@@ -486,6 +487,30 @@ async def test_marks_are_kept_and_nothing_else_changes(store: StoryStore, story:
     assert await everything(store, story.id) == before
 
 
+async def test_a_story_begins_with_what_was_written_or_not_at_all(store: StoryStore) -> None:
+    given, last = str(uuid4()), str(uuid4())
+    told = await begin(store, ME, given, ["It rained.\n\n", "All day."], last)
+    tree = await store.tree(ME, given)
+    assert list(tree) == told == tree.branch()
+    assert [(p.text, p.role, p.state) for p in told] == [
+        ("It rained.\n\n", "writer", "complete"),
+        ("All day.", "writer", "complete"),
+    ]
+    assert tree.head_id == told[-1].id == last
+    made = await store.story(ME, given)
+    assert (made.title, made.settings, made.passage_count) == ("Rain", {"top_k": 5}, 2)
+    assert (await store.undo(ME, given)).head_id is None  # all that was written in one go
+    for story_id, passage_id, text in (
+        (given, str(uuid4()), "x"),
+        (str(uuid4()), last, "x"),
+        (str(uuid4()), str(uuid4()), "x" * (MAX_TEXT + 1)),
+        ("no id", str(uuid4()), "x"),
+    ):
+        with pytest.raises(StoryError):
+            await begin(store, ME, story_id, [text], passage_id)
+    assert [found.id for found in await store.stories(ME)] == [given]
+
+
 async def test_a_whole_story_is_added_under_ids_of_its_own(store: StoryStore, story: Story) -> None:
     await store.rewrite(ME, story.id, {story.head_id: "It snowed."})
     tree = await store.tree(ME, story.id)
@@ -551,9 +576,17 @@ async def add_here_and_there(store: StoryStore, owner: str, story: Story) -> Non
     await store.add_passage(owner, story.id, "writer", "there", parent_id=story.head_id)
 
 
+async def begin(
+    store: StoryStore, owner: str, story_id: str, texts: list[str], passage_id: str
+) -> list[Passage]:
+    made = {"story_id": story_id, "title": "Rain", "settings": {"top_k": 5}}
+    return await store.begin_story(owner, **made, texts=texts, passage_id=passage_id)
+
+
 Call = Callable[[StoryStore, str, Story], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "create_story": lambda store, owner, story: store.create_story(owner, story_id=story.id),
+    "begin_story": lambda store, owner, story: begin(store, owner, story.id, ["x"], str(uuid4())),
     "story": lambda store, owner, story: store.story(owner, story.id),
     "stories": lambda store, owner, story: store.stories(owner, search="rain"),
     "rename": lambda store, owner, story: store.rename(owner, story.id, "Mine"),
@@ -577,6 +610,9 @@ CALLS: dict[str, Call] = {
 }
 
 
+MAKING = ("create_story", "begin_story", "add_story")
+
+
 def test_every_method_acts_for_an_owner_and_is_tested_here() -> None:
     methods = dict(inspect.getmembers(StoryStore, inspect.isfunction))
     public = {name for name in methods if not name.startswith("_")} - {"close"}
@@ -590,7 +626,7 @@ async def test_another_owners_story_is_as_if_it_were_not_there(
 ) -> None:
     before = await everything(store, story.id)
     nothing = Story(str(uuid4()), YOU, "", story.created_at, story.updated_at, str(uuid4()))
-    for name in set(CALLS) - {"stories", "create_story", "add_story"}:
+    for name in set(CALLS) - {*MAKING, "stories"}:
         with pytest.raises(StoryError) as missing:
             await CALLS[name](store, YOU, nothing)
         with pytest.raises(StoryError) as foreign:
@@ -635,7 +671,7 @@ async def test_every_statement_carries_the_owner(
         try:
             await call(store, ME, story)
         except StoryError:
-            assert name in ("create_story", "grow_passage", "restore_story")
+            assert name in ("create_story", "begin_story", "grow_passage", "restore_story")
         if name == "delete_story":
             await store.restore_story(ME, story.id)
         asked = [s for s in statements if not s.startswith(NOBODYS)]

@@ -109,6 +109,25 @@ class StoreMachine(RuleBasedStateMachine):
         self.stories[story.id] = ModelStory(self.owner(name), title=story.title)
         self.compare(story.id)
 
+    @rule(name=OWNERS, texts=st.lists(TEXT, min_size=1, max_size=3))
+    def begin(self, name: str, texts: list[str]) -> None:
+        story_id, last = str(uuid4()), str(uuid4())
+        told = self.run(
+            self.store.begin_story(
+                self.owner(name),
+                story_id=story_id,
+                title="",
+                settings={},
+                texts=texts,
+                passage_id=last,
+            )
+        )
+        assert list(self.run(self.store.tree(self.owner(name), story_id))) == told
+        passages = {p.id: [p.parent_id, p.text, p.state, p.finish_reason] for p in told}
+        assert [p.text for p in told] == texts
+        self.stories[story_id] = ModelStory(self.owner(name), passages, [None, last], 1, title="")
+        self.compare(story_id)
+
     @precondition(lambda self: self.stories)
     @rule(which=PICK, text=TEXT, after=PICK | st.just(HEAD), streaming=st.booleans())
     def add(self, which: int, text: str, after: Any, streaming: bool) -> None:
