@@ -90,6 +90,8 @@ class Guard:
         refusal = self._refusal(headers)
         if refusal is not None:
             return await _refuse(403, refusal, scope, receive, send)
+        if "\0" in scope["path"]:  # which the system's calls for files do not take
+            return await _refuse(400, "No address has a null character.", scope, receive, send)
         if scope["type"] == "websocket":
             return await self._app(scope, receive, send)
         await self._answer(scope, headers, receive, send)

@@ -133,6 +133,11 @@ def test_files_outside_public_are_not_served(server: Server) -> None:
         assert "import" not in get(server.url + path).text[:200]
 
 
+@pytest.mark.parametrize("path", ["/assets/%00", "/public/a%00.css", "/%00", "/project/%00"])
+def test_an_address_with_a_null_character_is_refused(server: Server, path: str) -> None:
+    assert get(server.url + path).status_code == 400
+
+
 def test_unknown_story_is_not_found(server: Server, cookie: str) -> None:
     for story_id in (str(uuid4()), "x", "..", "x' OR '1'='1"):
         response = get(f"{server.url}/project/thread/{story_id}", headers={"Cookie": cookie})
