@@ -159,15 +159,23 @@ def crossed(client: Client, own: str) -> bool:
     return any(found != own for found in NONCE.findall(" ".join(client.outputs)))
 
 
+def first_word(client: Client, since: float) -> float | None:
+    """Seconds until a word was shown, if one was."""
+    shown = (at for at, event, _ in client.events if at > since and event == "stream_start")
+    return next((at - since for at in shown), None)
+
+
 async def first_answer(client: Client, since: float) -> tuple[float, str]:
-    """Seconds until a word, a place in line or a refusal is shown, and which."""
+    """Seconds until a word, that it begins, a place in line or a refusal is shown, and which."""
 
     def kind() -> str:
-        if any(at > since and event == "stream_start" for at, event, _ in client.events):
+        if first_word(client, since) is not None:
             return "word"
         shown = " ".join(client.outputs)
         if "in line" in shown:
             return "place"
+        if "getting ready" in shown:
+            return "begins"
         return "busy" if "is busy" in shown or "no more may wait" in shown else ""
 
     try:
@@ -186,6 +194,7 @@ async def burst(page: Page, rows: Rows) -> None:
     nonces, before = [nonce() for _ in clients], page.rss
     entered = len(page.log("enter"))
     answers: list[tuple[float, str]] = []
+    words: list[float] = []
 
     async def all_at_once() -> None:
         began = time.monotonic()
@@ -194,6 +203,9 @@ async def burst(page: Page, rows: Rows) -> None:
         )
         answers.extend(await asyncio.gather(*(first_answer(c, began) for c in clients)))
         await asyncio.gather(*(c.finished() for c in clients))
+        for client, (_, kind) in zip(clients, answers, strict=True):
+            if kind in {"word", "begins"}:
+                words.append(first_word(client, began) or 60)
 
     async with watched(page.server.url) as times:
         await all_at_once()
@@ -211,6 +223,7 @@ async def burst(page: Page, rows: Rows) -> None:
     slowest = 1000 * max(seconds for seconds, _ in answers)
     median = 1000 * statistics.median(seconds for seconds, _ in answers)
     print(f"     first answers: {dict(kinds)}, median {median:.0f} ms")
+    print(f"     slowest first word of those that begin: {1000 * max(words):.0f} ms")
     rows.add("L1", "slowest first answer of 64, ms", slowest, "<= 500", slowest <= 500)
     rows.add("L1", "taken in at a time, of 64", taken_in, "<= 20", taken_in <= SLOTS + QUEUE)
     rows.add("L1", "refused whose text was tokenised", read, "0", read == 0)
@@ -288,10 +301,9 @@ async def first_words(page: Page, rows: Rows) -> None:
         for _ in range(max(3, 12 // n)):
             began = time.monotonic()
             await asyncio.gather(*(c.send(f"Then, {nonce()}") for c in clients))
-            times += [
-                t for t, _ in await asyncio.gather(*(first_answer(c, began) for c in clients))
-            ]
+            await asyncio.gather(*(first_answer(c, began) for c in clients))
             await asyncio.gather(*(c.finished() for c in clients))
+            times += [first_word(c, began) or 60 for c in clients]
         await page.close()
         return times
 

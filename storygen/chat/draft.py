@@ -29,6 +29,7 @@ from storygen.story.tree import Passage
 
 FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
 SAVE_EVERY = 0.5
+UNSAID = 0.25  # seconds that a model may read before it is said what it does
 SEEDS = 2**31
 
 Tell = Callable[[], Awaitable[Sequence[Passage]]]  # gives the branch that a model goes on after
@@ -51,6 +52,7 @@ class Draft:
     forgotten: int = 0  # words of the story the model was not shown
     place: int | None = None  # in line, 0 while its model is opened, None when it is written
     refusal: str = ""  # why it has no place
+    since: float = field(default_factory=time.monotonic)  # when its place was another
     shown: int = 0  # characters
     saved_at: float = 0.0
 
@@ -86,7 +88,7 @@ class Author:
         try:
             while busy := [task for task in (telling, *readers) if not task.done()]:
                 await self._next_news(busy)
-                await self.chat.screen.wait(waiting_for(drafts))
+                await self.chat.screen.wait(waiting_for(drafts, time.monotonic()))
                 for draft in drafts:
                     await self._keep(draft)
         finally:
@@ -150,7 +152,8 @@ class Author:
                 async for segment in segments:
                     if segment.place != draft.place or not draft.text:
                         self._news.set()
-                    draft.place = segment.place
+                    if segment.place != draft.place:
+                        draft.place, draft.since = segment.place, time.monotonic()
                     timer.took(segment.token_count)
                     text = segment.text if draft.text else glue(trailing, segment.text)
                     draft.text += text
@@ -218,16 +221,16 @@ class Author:
         await self.chat.screen.tell(growing=place | {"from": draft.shown, "text": text} | more)
 
 
-def waiting_for(drafts: Sequence[Draft]) -> str:
+def waiting_for(drafts: Sequence[Draft], now: float) -> str:
     """What the writer waits for, or that it will not come, in a sentence; empty where words do."""
     if refusal := next((draft.refusal for draft in drafts if draft.refusal), ""):
         return refusal
     places = [draft.place for draft in drafts if draft.place is not None]
-    if not places:
+    last = max(places, default=None)
+    if last is None and any(draft.text or now - draft.since < UNSAID for draft in drafts):
         return ""
-    last = max(places)
-    if last == 0:
-        return "The model is being opened."
+    if not last:
+        return "The model is getting ready to write."
     return f"{_ordinal(last)} in line: passages that were asked for earlier are written first."
 
 

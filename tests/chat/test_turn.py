@@ -12,7 +12,7 @@ import pytest
 from storygen.catalogue import ModelInfo
 from storygen.chat import events
 from storygen.chat.controls import Choices
-from storygen.chat.prose import verbatim
+from storygen.chat.prose import sentence, verbatim
 from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.chat.turn import Turn
@@ -42,6 +42,25 @@ async def test_message_and_continuation_are_stored_and_shown(window: Window) -> 
     assert next(iter(window.browser.messages)) == first
     assert window.browser.buttons == ["continue", "versions", "retry", "undo", "copy"]
     assert not window.browser.is_busy
+
+
+async def test_it_is_said_that_a_model_takes_its_time_until_it_writes(
+    studio_with: StudioWith,
+) -> None:
+    going = asyncio.Event()
+
+    class Slow(FakeEngine):
+        async def count_tokens(self, model: str, text: str) -> int:
+            await going.wait()
+            return await super().count_tokens(model, text)
+
+    window = Window(studio_with(Slow()))
+    turn = asyncio.create_task(window.type("First words."))
+    told = sentence("The model is getting ready to write.")
+    await until(lambda: told in window.browser.outputs)
+    going.set()
+    await turn
+    assert window.browser.outputs == ["First words.", verbatim(" It was a dark night.")]
 
 
 async def test_writers_text_is_stored_before_the_engine_is_asked(
