@@ -29,7 +29,7 @@ from storygen.story.tree import Passage
 
 FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, browsers fall behind
 SAVE_EVERY = 0.5
-UNSAID = 0.25  # seconds that a model may read before it is said what it does
+UNSAID = 0.15  # seconds that a model may read before it is said what it does
 SEEDS = 2**31
 
 Tell = Callable[[], Awaitable[Sequence[Passage]]]  # gives the branch that a model goes on after
