@@ -54,7 +54,10 @@ class Writer:
         self.server, self.cookie, self.draw = server, cookie, random.Random(number)
         self.seen, self.client = seen, Client(server, cookie)
         headers = {"Cookie": cookie}
-        self.http = httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE)
+        unused = httpx.Limits(keepalive_expiry=2)  # before the server closes it, after 5 seconds
+        self.http = httpx.AsyncClient(
+            base_url=server.url, headers=headers, timeout=PATIENCE, limits=unused
+        )
 
     async def work(self, until: float) -> None:
         """Do one thing after another."""
@@ -147,7 +150,7 @@ async def evening(server: Server, clients: int, minutes: int) -> tuple[list[Seen
     for minute in range(1, minutes + 1):
         await asyncio.sleep(60)
         memory.append(resident(server))
-        print(seen[-1].line(minute, memory[-1]), flush=True)
+        print(seen[-1].line(minute, memory[-1]), *seen[-1].errors, sep="\n  ", flush=True)
         if minute < minutes:
             seen.append(Seen())
     await asyncio.gather(*tasks)
@@ -169,12 +172,13 @@ def main() -> int:
             code = server.stop()
         log = server.log.read_text(errors="replace")
     errors = [error for minute in seen for error in minute.errors]
-    errors += [log[-3000:]] if "Traceback" in log else []
+    if "Traceback" in log:
+        errors.append(log[-3000:])
+        print(errors[-1])
     words = _percentiles([wait for minute in seen for wait in minute.first_words])
     answers = _percentiles([wait for minute in seen for wait in minute.answers])
     print(f"{args.clients} clients, {args.minutes} min: first words {words}, answers {answers}")
     print(f"memory {memory[0]:.0f} to {memory[-1]:.0f} MB; exit code {code}; {len(errors)} errors")
-    print("\n".join(errors[:20]))
     quarter = max(1, len(memory) // 4)
     growth = max(memory[-quarter:]) - max(memory[:quarter])
     return int(bool(errors) or code != 0 or growth > GROWTH)
