@@ -12,7 +12,6 @@ from storygen.errors import PromptError, StoryError
 from storygen.params import RANGES, SamplingParams
 from storygen.story.growing import INTERRUPTED
 from storygen.story.pieces import split
-from storygen.story.statements import HEAD
 from storygen.story.steering import NO_STEERING, Steering, from_json, steering_of
 from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import MAX_SOUGHT, Sought
@@ -124,25 +123,8 @@ class Turn:
             await self._opened(text)
             await self.screen.show(branch, typed=message_id)
             return branch
-        *before, last = pieces
-        parent_id: str | None = HEAD
-        for piece in before:
-            added = await self.store.add_passage(
-                self.chat.owner,
-                self.chat.story_id,
-                "writer",
-                piece,
-                parent_id=parent_id,
-                move_head=False,
-            )
-            parent_id = added.id
-        await self.store.add_passage(
-            self.chat.owner,
-            self.chat.story_id,
-            "writer",
-            last,
-            parent_id=parent_id,
-            passage_id=message_id,
+        await self.store.add_writing(
+            self.chat.owner, self.chat.story_id, pieces, passage_id=message_id
         )
         return await self._shown(message_id)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.claims import Claims, claims_on
@@ -166,21 +167,11 @@ class StoryStore(StoryList):
     ) -> list[Passage]:
         """A new story that begins with what its writer wrote: one passage or more, the last under
         passage_id and with the head. All of it is stored at once, or nothing."""
-        now = datetime.now(UTC)
-        story = new_story(owner, new_id(story_id), title, settings, now)
-        ids = [*(new_id() for _ in texts[1:]), new_id(passage_id)]
-        told = [
-            Passage(given, story_id, parent_id, "writer", text, now)
-            for given, parent_id, text in zip(ids, [None, *ids], texts, strict=False)
-        ]
-        rows = [row_of(passage, owner, number, None) for number, passage in enumerate(told, 1)]
+        story = new_story(owner, new_id(story_id), title, settings, datetime.now(UTC))
+        story |= {"passage_count": len(texts), "head_number": 1}
         async with self._growing.change() as connection:
-            held = await insert(
-                connection, stories, story | {"passage_count": len(rows), "head_number": 1}
-            )
-            added = [await insert(connection, passages_table, row) for row in rows]
-            await record_move(connection, held, passage_id)
-        return [as_passage(row) for row in added]
+            held = await insert(connection, stories, story)
+            return await self._tell(connection, held, None, texts, passage_id)
 
     async def tree(self, owner: str, story_id: str) -> StoryTree:
         """All passages of a story, and its head.
@@ -263,6 +254,42 @@ class StoryStore(StoryList):
             if move_head:
                 await record_move(connection, held, added["id"])
             return as_passage(added)
+
+    async def add_writing(
+        self, owner: str, story_id: str, texts: Sequence[str], *, passage_id: str
+    ) -> list[Passage]:
+        """What its writer adds to the end of a story, as begin_story takes it."""
+        async with self._growing.change() as connection:
+            held = await hold(
+                connection,
+                owner,
+                story_id,
+                passage_count=stories.c.passage_count + len(texts),
+                head_number=stories.c.head_number + 1,
+            )
+            parent_id = await parent_of(connection, held, HEAD, moved=True)
+            return await self._tell(connection, held, parent_id, texts, passage_id)
+
+    async def _tell(
+        self,
+        connection: AsyncConnection,
+        held: Mapping[str, Any],
+        parent_id: str | None,
+        texts: Sequence[str],
+        passage_id: str,
+    ) -> list[Passage]:
+        """The writer's passages, one after another, in a story that counts them already."""
+        now, story_id = datetime.now(UTC), held["id"]
+        first = held["passage_count"] - len(texts) + 1
+        ids = [*(new_id() for _ in texts[1:]), new_id(passage_id)]
+        added = []
+        for number, (given, text) in enumerate(zip(ids, texts, strict=True), first):
+            told = Passage(given, story_id, parent_id, "writer", text, now)
+            row = row_of(told, held["owner"], number, None)
+            added.append(as_passage(await insert(connection, passages_table, row)))
+            parent_id = given
+        await record_move(connection, held, passage_id)
+        return added
 
     async def rewrite(self, owner: str, story_id: str, texts: Mapping[str, str]) -> Story:
         """Give passages of the active branch other texts, by their ids.

@@ -511,6 +511,22 @@ async def test_a_story_begins_with_what_was_written_or_not_at_all(store: StorySt
     assert [found.id for found in await store.stories(ME)] == [given]
 
 
+async def test_a_long_message_is_added_as_a_whole_or_not_at_all(
+    store: StoryStore, story: Story
+) -> None:
+    before, given = await everything(store, story.id), str(uuid4())
+    for texts_, passage_id in ((["x", "y" * (MAX_TEXT + 1)], str(uuid4())), (["x", "y"], "no id")):
+        with pytest.raises(StoryError):
+            await store.add_writing(ME, story.id, texts_, passage_id=passage_id)
+        assert await everything(store, story.id) == before
+    told = await store.add_writing(ME, story.id, ["All day.\n", "And all night."], passage_id=given)
+    tree = await store.tree(ME, story.id)
+    assert tree.branch()[-2:] == told
+    assert texts(tree) == ["It rained.", "All day.\n", "And all night."]
+    assert tree.head_id == told[-1].id == given
+    assert (await store.undo(ME, story.id)).head_id == story.head_id
+
+
 async def test_a_whole_story_is_added_under_ids_of_its_own(store: StoryStore, story: Story) -> None:
     await store.rewrite(ME, story.id, {story.head_id: "It snowed."})
     tree = await store.tree(ME, story.id)
@@ -599,6 +615,9 @@ CALLS: dict[str, Call] = {
         owner, title="", settings={}, passages=[], head_id=None
     ),
     "tree": lambda store, owner, story: store.tree(owner, story.id),
+    "add_writing": lambda store, owner, story: store.add_writing(
+        owner, story.id, ["x", "y"], passage_id=str(uuid4())
+    ),
     "rewrite": lambda store, owner, story: store.rewrite(owner, story.id, {story.head_id: "x"}),
     "mark": lambda store, owner, story: store.mark(owner, story.id, story.head_id, rating=1),
     "add_passage": add_here_and_there,

@@ -129,6 +129,22 @@ class StoreMachine(RuleBasedStateMachine):
         self.compare(story_id)
 
     @precondition(lambda self: self.stories)
+    @rule(which=PICK, texts=st.lists(TEXT, min_size=1, max_size=3))
+    def write_on(self, which: int, texts: list[str]) -> None:
+        story_id, model = self.pick(which)
+        call = self.store.add_writing(model.owner, story_id, texts, passage_id=str(uuid4()))
+        if model.deleted:
+            self.refused(call)
+        else:
+            head = model.head
+            for told, text in zip(self.run(call), texts, strict=True):
+                assert (told.parent_id, told.text) == (head, text)
+                model.passages[told.id] = [head, text, told.state, told.finish_reason]
+                head = told.id
+            model.move(head)
+        self.compare(story_id)
+
+    @precondition(lambda self: self.stories)
     @rule(which=PICK, text=TEXT, after=PICK | st.just(HEAD), streaming=st.booleans())
     def add(self, which: int, text: str, after: Any, streaming: bool) -> None:
         story_id, model = self.pick(which)
