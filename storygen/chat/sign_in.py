@@ -22,6 +22,7 @@ from storygen.chat.doors import COOKIE, SIGN_IN, Networks, PasswordDoor, address
 from storygen.errors import AccountError, StorygenError
 
 LONGEST_FORM = 10_000  # bytes
+LONGEST_KNOWN = 200  # characters of a name that are counted by: some become many as they are folded
 WRONG = "This name and this password do not belong together."
 _OURS = re.compile(r"/(?![/\\])[\x21-\x7e]{0,2000}")  # an address here, and by no trick elsewhere
 logger = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ class _Desk:
         fields = await _fields(request)
         name, wanted = fields.get("name", "")[:200], ours(request.query_params.get("next", ""))
         address = address_of(request.scope, self._proxies)
-        if wait := self._tries.wait(f"name {known_as(name)}", f"address {address}"):
+        known = known_as(name)[:LONGEST_KNOWN]
+        if wait := self._tries.wait(f"name {known}", f"address {address}"):
             logger.warning("A sign-in from %s was not tried: too many in a minute", address)
             told = f"Too many tries. Wait {wait} seconds, then try again."
             return _form(wanted, told, name, 429, {"retry-after": str(wait)})

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,5 +51,41 @@ def test_no_minute_has_more_than_ten(asked: list[tuple[str, float]]) -> None:
 def test_strangers_without_number_take_no_memory() -> None:
     tries = Limiter(clock=Clock())
     for n in range(limiter.MOST_KEYS + 100):
+        tries.wait(str(n), f"from {n}")
+        assert len(tries._recent) <= limiter.MOST_KEYS
+
+
+def guessed(tries: Limiter) -> list[int]:
+    """Ten wrong guesses at Ada's password, each from elsewhere."""
+    return [tries.wait("ada", f"from {n}") for n in range(10)]
+
+
+def test_a_try_that_is_turned_away_has_nobody_forgotten() -> None:
+    """Names that one address made up pushed Ada's out, for whom ten more were tried each time."""
+    tries = Limiter(clock=Clock())
+    assert guessed(tries) == [0] * 10
+    taken = [tries.wait(f"name {n}", "from x") for n in range(limiter.MOST_KEYS + 5)].count(0)
+    assert taken == 10
+    assert tries.wait("ada", "from y") == 60
+
+
+def test_whose_tries_are_used_up_is_not_forgotten_for_those_who_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limiter, "MOST_KEYS", 200)
+    tries = Limiter(clock=Clock())
+    assert guessed(tries) == [0] * 10
+    for n in range(1000):
+        assert tries.wait(f"name {n}", f"network {n}") == 0
+        assert len(tries._recent) <= 200
+    assert tries.wait("ada", "from y") == 60
+
+
+def test_whose_tries_are_over_is_forgotten_first() -> None:
+    clock = Clock()
+    tries = Limiter(clock=clock)
+    for n in range(limiter.MOST_KEYS):
         tries.wait(str(n))
-    assert len(tries._recent) <= limiter.MOST_KEYS
+    clock.now = 60
+    assert tries.wait("ada") == 0
+    assert list(tries._recent) == ["ada"]
