@@ -43,11 +43,17 @@ class Readiness:
         it is tried anew, before anything is said."""
         if self._proving and self._proving.done() and self._failures != self._studio.failures:
             self.prove()
-        reason = ENDING if self._studio.is_ending else await self._no_token()
+        reason = self._stopped() or await self._no_token()
         reason = reason or await self._database()
         metrics.READY.set(reason is None)
         metrics.WINDOWS.set(len(self._studio.windows()))  # open, or may come back
         return reason
+
+    def _stopped(self) -> str | None:
+        """Why no token can be written, as it is known without trying."""
+        if self._studio.is_ending:
+            return ENDING
+        return None if self.is_alive else "the engine has stopped"
 
     async def _no_token(self) -> str | None:
         """Why no token can be written, as far as it is known."""

@@ -154,7 +154,7 @@ async def test_a_model_that_writes_for_others_stays_as_ready_as_it_was() -> None
 
 
 async def test_without_a_model_nothing_is_ready() -> None:
-    engine = FakeEngine()
+    engine = Failing(0)
     engine.models = list  # type: ignore[method-assign]  # none
     readiness = Readiness(studio_with(engine))
     readiness.prove()
@@ -190,6 +190,17 @@ async def test_a_page_whose_engine_has_stopped_is_not_well() -> None:
     assert (await ask(Readiness(studio), "/health")).status_code == 200
     await studio.engine.close()
     assert (await ask(Readiness(studio), "/health")).status_code == 503
+
+
+async def test_an_engine_that_stopped_at_no_passage_is_not_ready() -> None:
+    """Programs, scores and fans can end one, too: it was not well, and ready for ever."""
+    studio = studio_with(Failing(0))
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    await studio.engine.close()
+    assert studio.failures == 0
+    answer = await ask(readiness, "/ready")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "the engine has stopped")
 
 
 @pytest.mark.parametrize(
