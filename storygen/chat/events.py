@@ -39,6 +39,10 @@ VERBS = {
 MAX_SOCKET_BYTES = 5_000_000  # a million characters of any script arrive, to be refused with a word
 OPENING_SECONDS = 10.0  # that a window may take to say which story it shows
 MOST_EVENTS = 64  # of a window that are worked on at a time; more are a flood, and are let go
+FLOOD = (
+    f"More than {MOST_EVENTS} things were asked for at once, so some were not done. Words that "
+    "were not added are still on the page: send them again."
+)
 ENDING = (
     "storygen is being restarted, so nothing was begun. Your story is saved, and your words are "
     "still on the page: send them again in a moment."
@@ -72,16 +76,17 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
 
     async def on_message(chat: Chat, payload: Any) -> None:
         written = guards.written_message(payload)
+        turn = Turn(studio, chat)  # before anything is awaited: Stop counts from here on
         if written.command == buttons.TITLE:
             await chat.screen.forget(written.id)
-            await Turn(studio, chat).name(written.text)
+            await turn.name(written.text)
             return
         if written.command in VERBS:
-            await type_command(studio, chat, written)
+            await type_command(turn, written)
             return
         if not chat.is_stored and written.command:  # an opening line brings its model with it
             await apply_settings(studio, chat, {"model": written.command})
-        await Turn(studio, chat).say(written.id, written.text)
+        await turn.say(written.id, written.text)
 
     async def on_edit(chat: Chat, payload: Any) -> None:
         written = guards.written_message(payload)
@@ -153,16 +158,18 @@ async def press(studio: Studio, chat: Chat, action: Action) -> None:
     able to stop it."""
     try:
         _refuse_at_the_end(studio)
+        if len(chat.tasks) >= MOST_EVENTS:
+            raise StoryError(FLOOD)
         chat.start(VERBS[action.name](Turn(studio, chat), head_of(action)))
     except StoryError as error:
         await chat.screen.toast(str(error), "warning")
 
 
-async def type_command(studio: Studio, chat: Chat, written: guards.Written) -> None:
+async def type_command(turn: Turn, written: guards.Written) -> None:
     """What a button does, typed. Words typed with it are never dropped."""
-    verb = VERBS[written.command]
+    chat, verb = turn.chat, VERBS[written.command]
     if written.text.strip() and verb is Turn.go_on:
-        await Turn(studio, chat).say(written.id, written.text)
+        await turn.say(written.id, written.text)
     elif written.text.strip():
         raise StoryError(
             f"/{written.command} takes no words, so nothing was done. Your words are still on the "
@@ -173,8 +180,8 @@ async def type_command(studio: Studio, chat: Chat, written: guards.Written) -> N
         raise StoryError("The story is empty. Write how it begins, then a model goes on.")
     else:
         await chat.screen.forget(written.id)
-        tree = await studio.store.tree(chat.owner, chat.story_id)
-        await verb(Turn(studio, chat), tree.head_id or "")
+        tree = await turn.store.tree(chat.owner, chat.story_id)
+        await verb(turn, tree.head_id or "")
 
 
 def _handled(studio: Studio, handler: Handler) -> Callable[..., Awaitable[None]]:
@@ -210,10 +217,7 @@ def _bounded(handler: Handler) -> Handler:
         if chat.events >= MOST_EVENTS:
             if not chat.is_flooding:
                 chat.is_flooding = True
-                raise StoryError(
-                    f"More than {MOST_EVENTS} things were asked for at once, so some were not "
-                    "done. Words that were not added are still on the page: send them again."
-                )
+                raise StoryError(FLOOD)
             return
         chat.events += 1
         try:

@@ -35,6 +35,7 @@ class Chat:
     stops: int = 0  # how often the window was closed
     events: int = 0  # of the window that are being worked on
     is_flooding: bool = False  # whether there were too many of them
+    is_stopping: bool = False  # whether other servers are being told to stop
     told_words: int = 0  # how many forgotten words the writer was told of
     told_setting: str = ""  # the last complaint about a setting
     shown_preset: str = ""  # what the sidebar was shown with
@@ -171,8 +172,15 @@ class Studio:
         """Stop was pressed: nothing more is written in the chat's story now, wherever that is."""
         writing = self.writing(chat)
         writing.stop()
-        if writing.chat is None and self.store.claims.is_shared:
-            chat.start(stop_elsewhere(self.store.claims, chat.story_id))
+        if writing.chat is None and self.store.claims.is_shared and not chat.is_stopping:
+            chat.is_stopping = True
+            chat.start(self._stop_elsewhere(chat))
+
+    async def _stop_elsewhere(self, chat: Chat) -> None:
+        try:
+            await stop_elsewhere(self.store.claims, chat.story_id)
+        finally:
+            chat.is_stopping = False
 
     def works_on(self, story_id: str) -> list[Writing]:
         """The work on a story, if there is any here."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from chainlit.session import WebsocketSession, ws_sessions_sid
@@ -13,33 +13,30 @@ from storygen.errors import StorygenError
 
 EVERY = 2.0  # seconds from being disabled, or signed out by the command, to the end of a window
 TEND_EVERY = 30  # rounds of these
+MOST_WINDOWS = 100  # of one user
 logger = logging.getLogger(__name__)
 
 
 def guard(sio: AsyncServer, door: Door) -> None:
-    """Have every event of a window asked for by someone who is let in; call when all handlers are
-    in their place."""
-    handlers = sio.handlers["/"]
-    connect = handlers["connect"]
+    """Note whose each window is as it opens, and refuse a user's window too many; call when all
+    handlers are in their place.
+
+    Whoever is no longer let in loses their windows: at once where they sign out here, otherwise
+    within EVERY. To look again at every event would have one overtake another, and Stop come before
+    what it is to stop.
+    """
+    connect = sio.handlers["/"]["connect"]
 
     async def on_connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
+        visitor = visitor_of(environ["asgi.scope"])
+        if visitor is not None and _open_of(sio, visitor.owner) >= MOST_WINDOWS:
+            raise ConnectionRefusedError(
+                f"{MOST_WINDOWS} windows are open already: close some, then reload this one."
+            )
         answer = await connect(sid, environ, auth)
-        session = WebsocketSession.require(sid)
-        vars(session)["storygen_visitor"] = visitor_of(environ["asgi.scope"])
+        vars(WebsocketSession.require(sid))["storygen_visitor"] = visitor
         return answer
 
-    def checked(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def on_event(sid: str, *values: Any) -> Any:
-            session = WebsocketSession.get(sid)
-            visitor = session and _visitor(session)
-            if session and visitor and not await _is_present(door, visitor):
-                return await _close(sio, session)
-            return await handler(sid, *values)
-
-        return on_event
-
-    for event in set(handlers) - {"connect", "disconnect"}:
-        sio.on(event, checked(handlers[event]))
     sio.on("connect", on_connect)
     # Over polling, a request could bring events of a window that another visitor has opened.
     sio.eio.transports = ["websocket"]
@@ -82,11 +79,13 @@ def _visitor(session: WebsocketSession) -> Visitor | None:
     return visitor
 
 
-async def _is_present(door: Door, visitor: Visitor) -> bool:
-    try:
-        return visitor in await door.present({visitor})
-    except StorygenError:  # as above; what was asked for meets the same database
-        return True
+def _open_of(sio: AsyncServer, owner: str) -> int:
+    """How many windows of a user are connected: Chainlit keeps those of closed ones for a while."""
+    return sum(
+        visitor.owner == owner and sio.manager.is_connected(session.socket_id, "/")
+        for session in list(ws_sessions_sid.values())
+        if (visitor := _visitor(session))
+    )
 
 
 async def _close(sio: AsyncServer, session: WebsocketSession) -> None:

@@ -70,31 +70,29 @@ async def test_typed_command_does_what_the_button_does(window: Window) -> None:
     typed = str(uuid4())
     window.browser.messages[typed] = {"id": typed, "output": ""}
     written = Written(typed, "", "continue")
-    await events.type_command(window.studio, window.chat, written)
+    await events.type_command(window.turn, written)
     assert await window.texts() == ["Begin.", " It was dark.", " It was dark."]
     assert typed not in window.browser.messages
-    await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "undo"))
+    await events.type_command(window.turn, Written(str(uuid4()), "", "undo"))
     assert await window.texts() == ["Begin.", " It was dark."]
-    await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "redo"))
+    await events.type_command(window.turn, Written(str(uuid4()), "", "redo"))
     assert len(await window.texts()) == 3
 
 
 async def test_words_typed_with_a_command_are_never_dropped(window: Window) -> None:
     await window.type("Begin.")
-    await events.type_command(
-        window.studio, window.chat, Written(str(uuid4()), "Mine.", "continue")
-    )
+    await events.type_command(window.turn, Written(str(uuid4()), "Mine.", "continue"))
     assert (await window.texts())[2] == "Mine."
     typed = str(uuid4())
     window.browser.messages[typed] = {"id": typed, "output": "Precious."}
     with pytest.raises(StoryError, match="still on the page"):
-        await events.type_command(window.studio, window.chat, Written(typed, "Precious.", "undo"))
+        await events.type_command(window.turn, Written(typed, "Precious.", "undo"))
     assert typed in window.browser.messages
 
 
 async def test_command_in_an_empty_story_says_so(window: Window) -> None:
     with pytest.raises(StoryError, match="story is empty"):
-        await events.type_command(window.studio, window.chat, Written(str(uuid4()), "", "retry"))
+        await events.type_command(window.turn, Written(str(uuid4()), "", "retry"))
 
 
 async def test_button_that_was_never_there_says_so(window: Window) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -364,3 +366,51 @@ def test_no_word_of_a_story_and_no_secret_is_in_the_log(
     for secret in (SECRET, *PASSWORDS.values(), *(c.split("=")[1] for c in cookies.values())):
         assert secret not in log
     assert json.dumps("nonce-")[1:-1] not in log
+
+
+# Events in the order in which they were sent
+
+
+async def test_stop_ends_what_was_sent_just_before_it(ada: Connect) -> None:
+    client = await ada()
+    await client.set(max_new_tokens=800)  # eight seconds, where Stop came first and nobody heard
+    for n in range(20):
+        await client.send(f"And {n}, nonce-{n:08x}")
+        await client.socket.emit("stop")
+        await client.finished()
+    assert max(m["output"].count("nonce") for m in client.messages.values()) < 800
+
+
+async def test_messages_are_stored_in_the_order_they_were_sent(ada: Connect) -> None:
+    client = await ada()
+    await client.set(max_new_tokens=16)
+    for n in range(8):
+        await client.send(f"And {n}, nonce-{n:08x}")
+    await client.finished()
+    async with httpx.AsyncClient(
+        base_url=client.server.url, headers={"Cookie": client.cookie}, timeout=PATIENCE
+    ) as http:
+        manuscript = (await http.get(f"/api/stories/{client.story_id}/export/txt")).text
+    assert [int(n) for n in re.findall(r"And (\d),", manuscript)] == list(range(8))
+
+
+async def test_a_flood_of_one_who_is_signed_in_is_bounded(ada: Connect) -> None:
+    client = await ada()
+    await client.set(max_new_tokens=800)
+    await asyncio.gather(*(client.send(f"And {n}, nonce-000000ff") for n in range(200)))
+    await client.until(lambda: any("asked for at once" in o for o in said(client)))
+    await client.socket.emit("stop")
+    await client.until(lambda: not client.is_busy)
+
+
+async def test_nobody_opens_windows_without_end(bob: Connect) -> None:
+    opened = 0
+    with suppress(Refused):
+        while opened < 200:
+            await bob()
+            opened += 1
+    assert opened == 100
+
+
+def said(client: Client) -> list[str]:
+    return [message["output"] for message in client.messages.values()]
