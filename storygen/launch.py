@@ -44,7 +44,7 @@ def sole_use(directory: Path) -> FileLock:
     same lock.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = directory / "in-use"
         lock = FileLock(path, mode=0o600, blocking=False, is_singleton=True, fallback_to_soft=False)
         lock.acquire()

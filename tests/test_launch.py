@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from storygen.decode.build import native_library
 from storygen.errors import SettingsError
 from storygen.launch import copy_page, require_free_port, sole_use
 from storygen.settings import ROOT
@@ -104,6 +105,14 @@ def test_a_data_directory_is_held_once_more_by_the_process_that_has_it(tmp_path:
     assert sole_use(tmp_path) is lock
     assert (tmp_path / "in-use").stat().st_mode & 0o777 == 0o600
     lock.release(force=True)
+
+
+def test_a_data_directory_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    """By a start, or by whatever command compiles the decoder before the first one."""
+    sole_use(tmp_path / "data").release(force=True)
+    native_library(tmp_path / "other" / "native")
+    for made in ("data", "other"):
+        assert (tmp_path / made).stat().st_mode & 0o777 == 0o700
 
 
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

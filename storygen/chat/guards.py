@@ -210,10 +210,11 @@ def require_closed_config(features: Any, read_in: Path, ours: Path) -> None:
 
 
 def writable(directory: Path) -> Path:
-    """The directory, made if missing; raises SettingsError when nothing can be written there."""
+    """The directory, made for this user alone if missing; raises SettingsError when nothing can be
+    written there."""
     probe = directory / f".probe-{os.getpid()}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

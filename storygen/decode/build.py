@@ -103,7 +103,8 @@ def file_name(level: str) -> str:
 
 def compile_library(level: str, folder: Path) -> Path:
     """Compile decode.c for a level into folder; takes seconds."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be the data directory
+    folder.mkdir(exist_ok=True)
     target = folder / file_name(level)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # another process may do the same
         made = Path(scratch) / "decode.so"

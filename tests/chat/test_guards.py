@@ -102,9 +102,10 @@ def test_secret_cut_off_while_it_was_written_is_made_anew(tmp_path: Path) -> Non
     assert len(guards.secret(tmp_path)) >= 48
 
 
-def test_data_directory_is_made(tmp_path: Path) -> None:
-    assert guards.writable(tmp_path / "new" / "data").is_dir()
-    assert list((tmp_path / "new" / "data").iterdir()) == []
+def test_data_directory_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    data = guards.writable(tmp_path / "new" / "data")
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert list(data.iterdir()) == []
 
 
 def test_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:

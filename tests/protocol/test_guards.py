@@ -13,6 +13,7 @@ import pytest
 from socketio.exceptions import ConnectionError as Refused
 
 from tests.protocol.conftest import (
+    FAKE,
     PATIENCE,
     ROOT,
     STARTING,
@@ -22,6 +23,7 @@ from tests.protocol.conftest import (
     free_port,
     get,
     post,
+    serve,
 )
 
 pytestmark = pytest.mark.any_engine  # nothing here is written
@@ -183,6 +185,22 @@ def test_page_names_no_other_host(server: Server) -> None:
     html = get(server.url).text
     assert "//" not in html.replace(server.url, "").replace("<!-", "")
     assert "katex" not in html
+
+
+LAUNCH = ["env", "STORYGEN_PORT={port}", sys.executable, "-m", "storygen.launch"]
+
+
+@pytest.mark.parametrize("command", [FAKE, LAUNCH])
+def test_what_a_first_start_makes_is_for_its_user_alone(
+    tmp_path: Path, command: list[str], tiny_weights: Path
+) -> None:
+    data = tmp_path / "data"
+    more = {"STORYGEN_WEIGHTS_DIR": str(tiny_weights), "STORYGEN_DTYPE": "fp32"}
+    page = serve(tmp_path, command, STORYGEN_DATA_DIR=str(data), **more)
+    assert page.stop() == 0
+    made = [data, *(path for path in data.iterdir() if path.is_file())]
+    assert {"auth_secret", "stories.db"} <= {path.name for path in made}
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
 
 
 def test_secret_is_kept_and_private(server: Server) -> None:
