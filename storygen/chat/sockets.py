@@ -1,7 +1,9 @@
-"""Sockets: windows that do not read what they are sent, and windows that are not there any more.
+"""Sockets: windows that do not read what they are sent, windows that are not there any more, and
+windows that send what no page does.
 
 The socket server keeps whatever a window has not read, without end, and looks for dead peers only
-now and then. Here both have bounds.
+now and then. Here both have bounds. It also takes a window's word for the events by which it tells
+us itself that a window comes and goes, and calls what it cannot read an error of the server's.
 """
 
 import asyncio
@@ -11,12 +13,16 @@ from typing import Any
 
 from chainlit.session import WebsocketSession
 from socketio import AsyncServer
+from socketio import packet as packets
 
 # Seconds. A window that vanished without a word is noticed within both and LOOK_EVERY; a browser
 # that has to wait for a busy processor must not be taken for one, since that ends its passage.
 PING_EVERY, PING_PATIENCE, LOOK_EVERY = 4, 6, 1
 MOST_PACKETS = 400  # that wait for a window to read them: twenty seconds of a passage
 MOST_CHARACTERS = 2_000_000  # of them, beside the first, which may be a whole story
+# Who asks stands in what the server says with these; from a window they would be believed.
+SERVERS_OWN = {"connect", "disconnect"}
+BARE = {"connection_successful", "clear_session"}  # Chainlit's handlers take nothing with them
 
 AsyncSocket = Any  # of engineio, which python-socketio brings
 Emit = Callable[[str, Any], Awaitable[None]]
@@ -30,6 +36,9 @@ class Sockets:
         self._sio = sio
         self._looking: asyncio.Task[None] | None = None
         sio.eio.ping_interval, sio.eio.ping_timeout = PING_EVERY, PING_PATIENCE
+        sio.packet_class = Said
+        sio.eio.on("message", _readable(sio, sio.eio.handlers["message"]))
+        sio.eio.handle_request = _framed(sio.eio.handle_request)
 
     def bounded(self, session: WebsocketSession, emit: Emit) -> Emit:
         """An emit that ends a window which leaves too much unread."""
@@ -57,6 +66,69 @@ class Sockets:
                 if not socket.closed and not socket.closing:
                     await socket.check_ping_timeout()
             await asyncio.sleep(LOOK_EVERY)
+
+
+class UnreadableError(Exception):
+    """A window sent what no page does."""
+
+
+class Said(packets.Packet):  # type: ignore[misc]  # socketio has no types
+    """What a window says: that it comes and goes, an event that is a window's to tell, with one
+    value at most, or that it got something. Raises UnreadableError for all else."""
+
+    def decode(self, encoded_packet: Any) -> Any:
+        """Take the packet in."""
+        try:
+            attachments = super().decode(encoded_packet)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError from error
+        if self.packet_type == packets.EVENT:
+            self.data = _event(self.data)
+        elif self.packet_type == packets.ACK and not isinstance(self.data, list):
+            raise UnreadableError
+        elif self.packet_type not in {packets.CONNECT, packets.DISCONNECT, packets.ACK}:
+            raise UnreadableError
+        return attachments
+
+
+def _event(data: Any) -> list[Any]:
+    """The name of an event, and what comes with it."""
+    match data:
+        case [str(name), *_] if name in BARE:
+            return [name]
+        case [str(name)] | [str(name), _] if name not in SERVERS_OWN:
+            return list(data)
+    raise UnreadableError
+
+
+def _readable(
+    sio: AsyncServer, handle: Callable[[str, Any], Awaitable[None]]
+) -> Callable[..., Awaitable[None]]:
+    """A handler of messages that leaves aside what cannot be read, and who comes a second time."""
+
+    async def handle_readable(engine_sid: str, data: Any) -> None:
+        try:
+            if not data or not isinstance(data, str):
+                raise UnreadableError
+            if data[0] == str(packets.CONNECT) and sio.manager.sid_from_eio_sid(engine_sid, "/"):
+                raise UnreadableError
+            await handle(engine_sid, data)
+        except UnreadableError:
+            logger.info("A window sent what no page does; it was left aside.")
+
+    return handle_readable
+
+
+def _framed(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A handler of sockets that lets one end whose frames are not even of the protocol's kinds."""
+
+    async def handle_framed(*request: Any) -> Any:
+        try:
+            return await handle(*request)
+        except (ValueError, IndexError, RecursionError):
+            logger.info("A window sent what is no frame, and is closed.")
+
+    return handle_framed
 
 
 def is_behind(socket: AsyncSocket) -> bool:

@@ -10,6 +10,7 @@ TEST_ENGINE has the pages of all these tests, and of those in a browser, write e
 import asyncio
 import html
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -57,6 +58,12 @@ class Server:
     def said(self) -> str:
         """The log, and that of its engine."""
         return self.log.read_text() + (self.engine.said() if self.engine else "")
+
+
+def errors_in(log: str) -> list[str]:
+    """The lines by which a server tells of errors that nobody foresaw: ours and those of libraries,
+    which are records of level ERROR, and tracebacks of what came before our logs were there."""
+    return re.findall(r"^(?:\S+ (?:ERROR|CRITICAL) .*|.*Traceback .*)$", log, re.MULTILINE)
 
 
 def free_port() -> int:
