@@ -38,29 +38,67 @@ IF to_regclass('public.api_keys') IS NOT NULL THEN DELETE FROM public.api_keys; 
 END $$"""
 
 
+COUNT: Final = "SELECT count(*) FROM stories"
+REVISION: Final = "SELECT version_num FROM alembic_version"
+
+
 async def back_up(url: str, target: Path) -> Mapping[str, Any]:
-    """Write a backup of the database as it is at this moment; its manifest."""
-    database = await Database.open(url)
+    """Write a backup of the database as it is at this moment; its manifest.
+
+    Nothing is made nor brought up to date: who backs up before an update runs the new code beside
+    the old. Raises StoryError where there are no stories.
+    """
+    file = _file_of(url)
+    said = await _said_by_server(url) if file is None else {}
+    return await asyncio.to_thread(_pack, url, file, said, target)
+
+
+def _file_of(url: str) -> Path | None:
+    """Where SQLite keeps a database, None where a server does, or nobody can."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        return None
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parsed.database)).expanduser().absolute()
+
+
+async def _said_by_server(url: str) -> dict[str, Any]:
+    """What a manifest says of a server's database."""
+    database = Database.as_it_is(url)
     try:
         async with database.read() as connection:
-            count = "SELECT count(*) FROM stories"
-            revision = "SELECT version_num FROM alembic_version"
-            said = {
-                "stories": (await connection.exec_driver_sql(count)).scalar_one(),
-                "schema": (await connection.exec_driver_sql(revision)).scalar_one(),
+            there = await connection.exec_driver_sql(
+                "SELECT to_regclass('public.stories') IS NOT NULL "
+                "AND to_regclass('public.alembic_version') IS NOT NULL"
+            )
+            if not there.scalar_one():
+                raise StoryError(
+                    f"{database.place} has no stories in it, so nothing is backed up. Correct "
+                    "STORYGEN_DATABASE_URL."
+                )
+            return {
+                "stories": (await connection.exec_driver_sql(COUNT)).scalar_one(),
+                "schema": (await connection.exec_driver_sql(REVISION)).scalar_one(),
             }
     finally:
         await database.close()
-    return await asyncio.to_thread(_pack, url, database.file, said, target)
 
 
 def _pack(url: str, file: Path | None, said: Mapping[str, Any], target: Path) -> Mapping[str, Any]:
     if target.exists():
         raise StoryError(f"{target} is there already. Name a file that is not.")
+    if file is not None and not file.is_file():
+        raise StoryError(
+            f"There is no story database {file}, so nothing is backed up. Say where it is with "
+            "STORYGEN_DATA_DIR or STORYGEN_DATABASE_URL."
+        )
     with _folder_beside(target) as folder:
         content = folder / CONTENT
         if file is not None:
             _copy_sqlite(file, content)
+            said = _said_by_file(content, file)
         else:
             _run("pg_dump", url, "--format=custom", "--table=public.*", f"--file={content}")
         manifest = dict(said) | {
@@ -156,7 +194,11 @@ def _known_schemas() -> set[str]:
 def _copy_sqlite(source: Path, target: Path) -> None:
     """A copy of one moment, in one step, while others write; checked before it is believed."""
     try:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        there = f"{source.as_uri()}?mode=rw"  # and none is made in its place
+        with (
+            closing(sqlite3.connect(there, uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
             old.backup(new)
             new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         if damage := _damage(target):
@@ -165,6 +207,19 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         raise StoryError(
             f"{source} cannot be copied ({error}). See whether the disk is full or failing."
         ) from error
+
+
+def _said_by_file(copy: Path, source: Path) -> dict[str, Any]:
+    """What a manifest says of the copy of a file."""
+    try:
+        with closing(sqlite3.connect(copy)) as database:
+            (count,), (revision,) = (database.execute(q).fetchone() for q in (COUNT, REVISION))
+    except (sqlite3.Error, TypeError) as error:  # no such table, or nothing in it
+        raise StoryError(
+            f"{source} has no stories of storygen in it, so nothing is backed up. Say where they "
+            "are with STORYGEN_DATA_DIR or STORYGEN_DATABASE_URL."
+        ) from error
+    return {"stories": count, "schema": revision}
 
 
 def _damage(file: Path) -> str:
@@ -221,7 +276,7 @@ async def _replace_postgresql(url: str, content: Path) -> str:
     """Exchange the tables in one transaction; the old ones stay in a schema of their own."""
     script, move = content.with_name("restore.sql"), content.with_name("move.sql")
     _run("pg_restore", None, "--no-owner", "--no-privileges", f"--file={script}", str(content))
-    database = await Database.open(url)
+    database = Database.as_it_is(url)
     session = await database.session()
     try:
         with database.errors_as_sentences():

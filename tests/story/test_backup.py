@@ -15,7 +15,9 @@ from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import Users
 from storygen.errors import StoryError
 from storygen.story.backup import back_up, restore
+from storygen.story.database import Database
 from storygen.story.store import StoryStore
+from tests.story.postgres import Server
 
 ME = "me"
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 # A program that has the stories until it is told that there is nothing more to read.
 RUNS = """
 import asyncio, sys
+from storygen.story.database import Database
 from storygen.story.store import StoryStore
 async def main(url):
     store = await StoryStore.open(url)
@@ -80,6 +83,56 @@ async def test_a_backup_made_while_writing_has_all_that_was_acknowledged(
     assert found[: len(before)] == before
     assert found == [f"{n}" for n in range(len(found))]
     assert old  # what was there is named
+
+
+async def test_where_there_is_no_database_none_is_made(sqlite_url: str, tmp_path: Path) -> None:
+    """A wrong data directory was given an empty database, which was backed up with success."""
+    with pytest.raises(StoryError, match="There is no story database"):
+        await back_up(sqlite_url, tmp_path / "backup")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_in_a_server_without_stories_no_table_is_made(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    url = postgresql.new_database()
+    with pytest.raises(StoryError, match="has no stories in it, so nothing is backed up"):
+        await back_up(url, tmp_path / "backup")
+    assert os.listdir(tmp_path) == []
+    database = Database.as_it_is(url)
+    async with database.read() as connection:
+        made = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        assert (await connection.exec_driver_sql(made)).all() == []
+    await database.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"Once upon a time. " * 100])
+async def test_a_file_that_holds_no_stories_is_no_backup(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "stories.db"
+    file.write_bytes(content)
+    with pytest.raises(StoryError, match=r"stories\.db (has no stories|cannot be copied)"):
+        await back_up(f"sqlite+aiosqlite:///{file}", tmp_path / "backup")
+    assert file.read_bytes() == content
+    assert not (tmp_path / "backup").exists()
+
+
+async def test_an_older_schema_is_backed_up_as_it_is(url: str, tmp_path: Path) -> None:
+    """New code backs up before an update, while the old page runs on the old schema."""
+    story_id = await told(url, "Rain")
+    database = await Database.open(url)
+    async with database.write() as connection:  # as it was before there were keys
+        await connection.exec_driver_sql("DROP TABLE api_keys")
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
+    await database.close()
+    manifest = await back_up(url, tmp_path / "backup")
+    assert (manifest["schema"], manifest["stories"]) == ("0003", 1)
+    database = Database.as_it_is(url)
+    async with database.read() as connection:
+        found = await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        assert found.scalar_one() == "0003"
+    await database.close()
+    await restore(url, tmp_path / "backup")
+    assert await read(url, story_id) == ["Rain"]
 
 
 async def test_what_was_there_is_kept_beside(sqlite_url: str, tmp_path: Path) -> None:
