@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from storygen.chat.state import Studio
-from storygen.story import pandoc
+from storygen.story import leash
 
 SECONDS = 9.0  # service managers kill after ten
 TELLING = 1.0  # for the windows to be told
@@ -46,7 +46,7 @@ class Ending:
         if self._studio.is_ending:
             os._exit(128 + number)
         self._studio.is_ending = True
-        pandoc.stop()
+        leash.stop()
         limit = threading.Timer(SECONDS, _give_up)
         limit.daemon = True
         limit.start()

@@ -4,7 +4,8 @@
     GET  /api/stories/ID/export/FORMAT        txt, md, html, docx, epub or json
     GET  /api/export                          every story as .json and .md, in a zip archive
 
-Conversions run beside the page in threads, two at a time. Errors are {"error": "a sentence"}.
+Conversions run beside the page, two at a time; what comes in is read by a process of its own.
+Errors are {"error": "a sentence"}.
 """
 
 import asyncio
@@ -25,11 +26,10 @@ from storygen.chat.guards import IMPORT_PATH
 from storygen.chat.state import Studio
 from storygen.chat.views import story_view
 from storygen.errors import StoryError
-from storygen.story import archive, books, drafts
-from storygen.story.archive import Whole
+from storygen.story import archive, books, drafts, uploads
 from storygen.story.listing import MAX_PAGE
 from storygen.story.store import StoryStore
-from storygen.story.tree import Passage, Story, StoryTree, manuscript
+from storygen.story.tree import Story, StoryTree, manuscript
 from storygen.text import whole_characters
 
 MAX_NAME = 255
@@ -73,9 +73,9 @@ class _Files:
             raise Refused(503, f"{READERS} files are being read just now: try again in a minute.")
         self._reading += 1
         try:
-            is_story = name.lower().endswith(".json")
-            data = await _body(request, archive.MAX_FILE if is_story else drafts.MAX_FILE)
-            whole = await self._converted(_whole, name, data)
+            limit = archive.MAX_FILE if uploads.is_whole(name) else drafts.MAX_FILE
+            data = await _body(request, limit)
+            whole = await self._converted(uploads.read, name, data)
         finally:
             self._reading -= 1
         story = await self._store.add_story(
@@ -157,19 +157,6 @@ def file_name(title: str) -> str:
     name = name.encode()[:120].decode("utf-8", "ignore").strip(" .")
     name = name or books.UNTITLED
     return f"Story {name}" if _DEVICE.match(name) else name
-
-
-def _whole(name: str, data: bytes) -> Whole:
-    """A file as a story that is not stored yet: a story whole, or a draft cut into passages."""
-    if name.lower().endswith(".json"):
-        return archive.load(data)
-    draft = drafts.read(name, data)
-    now = datetime.now(UTC)
-    passages = [
-        Passage(str(number), "", str(number - 1) if number > 1 else None, "writer", text, now)
-        for number, text in enumerate(drafts.split(draft.text), 1)
-    ]
-    return Whole(draft.title, {}, passages[-1].id, passages)
 
 
 def _book(form: str, story: Story, tree: StoryTree) -> bytes:

@@ -24,6 +24,7 @@ VERSION = 1
 MAX_FILE = 64_000_000  # bytes
 MAX_PASSAGES = 100_000
 MAX_OBJECT = 1_000_000  # characters of JSON, of a story's settings or a passage's parameters
+MAX_VALUES = 3_000_000  # lists, objects and what is in them: each takes more memory than bytes here
 
 _STORY = {"storygen", "title", "settings", "head", "passages"}
 _TEXTS = {"text": MAX_TEXT, "model": 200, "finish_reason": 16, "name": MAX_NAME}
@@ -65,6 +66,7 @@ def load(data: bytes) -> Whole:
         raise _wrong(f"has {len(data):,} bytes, and {MAX_FILE:,} can be taken")
     story = _parsed(data)
     _require(isinstance(story, dict) and "storygen" in story, "is JSON, but no story")
+    _require(_is_small(story), f"has more than {MAX_VALUES:,} values")
     version = story["storygen"]
     _require(
         _is_whole(version) and version == VERSION,
@@ -169,6 +171,17 @@ def _parsed(data: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise _wrong(f"is no JSON that can be read ({reason})") from error
+
+
+def _is_small(story: dict[str, Any]) -> bool:
+    """Whether it has no more values than a story has."""
+    count, within = 0, list[Any]([story])
+    while within and count <= MAX_VALUES:
+        value = within.pop()
+        parts: Any = value.values() if isinstance(value, dict) else value
+        count += len(value)
+        within += [part for part in parts if isinstance(part, dict | list)]
+    return count <= MAX_VALUES
 
 
 def _moment(place: str, value: object) -> datetime:

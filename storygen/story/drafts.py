@@ -14,7 +14,7 @@ from storygen.story.packed import repacked
 from storygen.story.pandoc import parse
 from storygen.story.pieces import split
 
-__all__ = ["KINDS", "MAX_FILE", "Draft", "read", "split"]
+__all__ = ["KINDS", "MAX_FILE", "Draft", "read", "shown", "split"]
 
 KINDS = (".txt", ".md", ".docx", ".odt", ".epub", ".rtf", ".html")
 MAX_FILE = 20_000_000  # bytes
@@ -63,11 +63,15 @@ class Draft:
 
 def read(name: str, data: bytes) -> Draft:
     """The draft in a file; raises StoryError, in a sentence, for what cannot be read."""
-    shown = repr(_base(name)[:80]) if _base(name) else "This file"
     try:
         return _read(name, data)
     except StoryError as error:
-        raise StoryError(f"{shown} was not read: {error}.") from error
+        raise StoryError(f"{shown(name)} was not read: {error}.") from error
+
+
+def shown(name: str) -> str:
+    """A file as a sentence names it."""
+    return repr(_base(name)[:80]) if _base(name) else "This file"
 
 
 def _read(name: str, data: bytes) -> Draft:

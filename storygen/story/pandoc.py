@@ -1,21 +1,18 @@
-"""Pandoc, which reads and writes what writers' programs do: in a process of its own, on a leash.
+"""Pandoc, which reads and writes what writers' programs do: on a leash.
 
 It sees no file but its input and no network, and ends when it wants too much memory or time.
 """
 
 import json
-import resource
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
-from typing import IO, Any
+from typing import Any
 
 from storygen.errors import StoryError
+from storygen.story.leash import TOO_MUCH_MEMORY, leashed
 
 SECONDS = 20  # of a processor's time
 PATIENCE = 60.0  # seconds in all, on a machine that has much to do
@@ -23,9 +20,6 @@ MEMORY = "1g"  # of its heap; War and Peace takes 0.4 to 1
 EPOCH = b"1970-01-01T00:00:00Z"
 LARGEST_ANSWER = 160_000_000  # bytes; a document's tree is seven times its text
 
-_running: set[Popen[bytes]] = set()
-_stopping = threading.Event()
-_ENVIRONMENT = {"LANG": "C.UTF-8"}
 _HEAP_EXHAUSTED = 251
 _VERSION = [1, 23, 1]  # of the tree
 
@@ -47,13 +41,6 @@ def parse(data: bytes, reader: str) -> Document:
     return Document(json.loads(f'{head}"blocks":[]}}')["meta"], _each(blocks))
 
 
-def stop() -> None:
-    """End every conversion, and begin none any more: the server is to end."""
-    _stopping.set()
-    for process in list(_running):
-        process.kill()
-
-
 def _each(blocks: str) -> Iterator[Node]:
     """Values with commas between up to a bracket. Parsed all at once, a novel would hold up
     everyone else's words for a second."""
@@ -68,58 +55,22 @@ def _each(blocks: str) -> Iterator[Node]:
 def render(blocks: list[Node], meta: dict[str, str], writer: str, *options: str) -> bytes:
     """A document of these blocks in another format, dated at EPOCH: it sees no clock either."""
     strings = {name: {"t": "MetaString", "c": value} for name, value in meta.items()}
-    tree = {"pandoc-api-version": _VERSION, "meta": strings, "blocks": blocks}
-    written = json.dumps(tree).encode("ascii")
+    head = json.dumps({"pandoc-api-version": _VERSION, "meta": strings})
+    # Block by block: written all at once, a novel would hold up everyone else's words.
+    parts = ",".join([json.dumps(block) for block in blocks])
+    written = f'{head[:-1]}, "blocks": [{parts}]}}'.encode("ascii")
     return _run(written, "-f", "json", "-t", writer, "--standalone", "--wrap=none", *options)
 
 
 def _run(data: bytes, *arguments: str) -> bytes:
     limits = ("+RTS", f"-M{MEMORY}", "-RTS", "--sandbox")
     command = [_program(), *limits, *arguments, "--output=-"]
-    with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_ENVIRONMENT) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        killed = threading.Event()
-
-        def kill() -> None:
-            killed.set()
-            process.kill()
-
-        if hasattr(resource, "prlimit"):  # on Linux
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-        _running.add(process)
-        timer = threading.Timer(0.0 if _stopping.is_set() else PATIENCE, kill)
-        feeder = threading.Thread(target=_feed, args=(process.stdin, data))
-        timer.start()
-        feeder.start()
-        try:
-            answer = process.stdout.read(LARGEST_ANSWER + 1)
-            if len(answer) > LARGEST_ANSWER:
-                process.kill()
-            code = process.wait()
-        finally:
-            process.kill()
-            timer.cancel()
-            feeder.join()
-            _running.discard(process)
-    if _stopping.is_set():
-        raise StoryError("the server is being stopped, so try again later")
-    if killed.is_set() or code == -signal.SIGXCPU:
-        raise StoryError(f"it takes longer than {PATIENCE if killed.is_set() else SECONDS:.0f} s")
-    if code == _HEAP_EXHAUSTED or len(answer) > LARGEST_ANSWER:
-        raise StoryError("it takes too much memory")
-    if code != 0:
-        raise StoryError("it is damaged, or not what it says it is")
+    codes = {_HEAP_EXHAUSTED: TOO_MUCH_MEMORY}
+    with leashed(command, data, seconds=SECONDS, patience=PATIENCE, codes=codes) as output:
+        answer = output.read(LARGEST_ANSWER + 1)
+        if len(answer) > LARGEST_ANSWER:
+            raise StoryError(TOO_MUCH_MEMORY)
     return answer
-
-
-def _feed(pipe: IO[bytes], data: bytes) -> None:
-    """Write what the process reads; it may end before it has read all."""
-    try:
-        with pipe:
-            pipe.write(data)
-    except BrokenPipeError:
-        return
 
 
 @cache

@@ -12,14 +12,14 @@ from chainlit.action import Action
 from storygen.chat import ending, events
 from storygen.chat.ending import TOLD, Ending
 from storygen.chat.state import Chat, Studio
-from storygen.story import pandoc
+from storygen.story import leash
 from tests.chat.conftest import Window
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """What the handler that was there before is told; the signal handlers stay as they were."""
-    monkeypatch.setattr(pandoc, "_stopping", threading.Event())
+    monkeypatch.setattr(leash, "stopping", threading.Event())
     monkeypatch.setattr(ending, "SECONDS", 3600.0)
     monkeypatch.setattr(ending, "LEAVING", 0.0)
     told: list[int] = []
@@ -47,7 +47,7 @@ async def test_windows_are_told_before_the_server_is(
     Ending(studio).listen()
     signal.raise_signal(signal.SIGTERM)
     assert studio.is_ending
-    assert pandoc._stopping.is_set()
+    assert leash.stopping.is_set()
     assert asked == []
     await until(lambda: asked)
     assert asked == [signal.SIGTERM]

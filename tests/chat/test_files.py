@@ -21,6 +21,7 @@ from storygen.chat.state import Studio
 from storygen.story import archive, drafts
 from storygen.story.books import FORMATS
 from storygen.story.tree import manuscript
+from tests.living import living_loop
 
 OWNER = "writer"
 LONG = "\n\n".join(f"CHAPTER {n}\n\n" + "It was a dark night. " * 150 for n in range(1, 4))
@@ -165,6 +166,19 @@ async def test_what_cannot_be_read_is_refused_in_a_sentence(
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]
     assert await studio.store.stories(OWNER) == []
+
+
+async def test_nothing_that_comes_in_is_read_in_this_process(
+    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 MB of `[],` held everybody's words up for 1.4 s, in a thread of their own, and took 400 MB
+    of memory: the parser is one call, which gives no other thread its turn."""
+    for module in (archive, drafts):
+        monkeypatch.setattr(module, "load" if module is archive else "read", pytest.fail)
+    async with living_loop():
+        answer = await browser.post("/api/import?name=a.json", content=b"[[]" + b",[]" * 10**6)
+    assert answer.status_code == 400
+    await taken_in(browser, "a.txt", b"It was dark.")
 
 
 async def ask(studio: Studio, parts: list[bytes], length: int | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storygen.errors import StoryError
-from storygen.story import drafts, packed, pandoc
+from storygen.story import drafts, leash, packed, pandoc
 from storygen.story.drafts import Draft, read
 from storygen.story.layout import SCENE_BREAK
 
@@ -340,12 +340,12 @@ def test_a_slow_conversion_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stop_ends_conversions_and_lets_none_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pandoc, "_stopping", threading.Event())
-    threading.Timer(0.5, pandoc.stop).start()
+    monkeypatch.setattr(leash, "stopping", threading.Event())
+    threading.Timer(0.5, leash.stop).start()
     for data in (b"<p>One word after another.</p>" * 300_000, b"<p>Text.</p>"):
         with pytest.raises(StoryError, match="the server is being stopped"):
             read("a.html", data)
-    assert not pandoc._running
+    assert not leash.running
 
 
 def test_a_hungry_conversion_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
