@@ -76,6 +76,8 @@ class Said(packets.Packet):  # type: ignore[misc]  # socketio has no types
     """What a window says: that it comes and goes, an event that is a window's to tell, with one
     value at most, or that it got something. Raises UnreadableError for all else."""
 
+    data: Any
+
     def decode(self, encoded_packet: Any) -> Any:
         """Take the packet in."""
         try:

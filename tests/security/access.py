@@ -1,4 +1,5 @@
-"""What every route and socket event is for, and how it is asked with somebody else's ids."""
+"""What every route, socket event, verb, button and command is for, and how it is asked with
+somebody else's ids."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,11 +63,7 @@ ROUTES: dict[str, Expected] = {
     "DELETE /project/thread": Expected("own", json=lambda ids: {"threadId": ids.story}),
     "POST /project/action": Expected(
         "own",
-        json=lambda ids: {
-            "sessionId": ids.session,
-            "action": {"name": "undo", "payload": {"head": ids.passage}, "forId": ids.passage}
-            | {"id": ids.passage, "label": "", "tooltip": "", "icon": None},
-        },
+        json=lambda ids: press(ids, "undo", ids.session),
     ),
     "POST /logout": Expected("own"),
     "GET /api/admin": Expected("admin"),
@@ -110,19 +107,43 @@ UNASKED = {"GET /{path:path}", "POST /auth/header", "GET /avatars/{avatar_id:str
 UNASKED |= {"MOUNT /ws/socket.io"}
 
 
+def press(ids: Ids, name: str, session: str) -> dict[str, Any]:
+    """A button in a window, made for somebody's passage."""
+    made_for = {"id": ids.passage, "payload": {"head": ids.passage}, "forId": ids.passage}
+    looks = {"label": "", "tooltip": "", "icon": None}
+    return {"sessionId": session, "action": {"name": name} | made_for | looks}
+
+
 def message(ids: Ids, text: str) -> dict[str, Any]:
     """A message that claims the id of somebody's passage."""
     claims = {"name": "x", "type": "user_message", "threadId": ids.story, "parentId": ids.passage}
     return {"message": {"id": ids.passage, "output": text} | claims, "fileReferences": []}
 
 
+def typed(ids: Ids, command: str, text: str) -> dict[str, Any]:
+    """The same, typed with a slash."""
+    said = message(ids, text)
+    return said | {"message": said["message"] | {"command": command}}
+
+
 def window(ids: Ids, verb: str) -> dict[str, Any]:
     """A message of the workspace about somebody's passage."""
-    asked = {"do": verb, "id": ids.passage, "text": "taken", "with": "taken", "story": ids.story}
-    return {"storygen": asked}
+    asked = {"do": verb, "id": ids.passage, "story": ids.story, "threadId": ids.story}
+    return {"storygen": asked | VERBS.get(verb, {})}
 
 
-VERBS = ["continue", "retry", "undo", "versions", "pick", "go", "edit", "replace", "take", "again"]
+# What the workspace may ask for, and what with, beside the ids of somebody's story.
+VERBS: dict[str, dict[str, Any]] = {
+    **{verb: {} for verb in ("continue", "retry", "warmer", "undo", "redo", "stop")},
+    "versions": {"n": 2},
+    **{verb: {} for verb in ("pick", "go", "again")},
+    "edit": {"text": "taken"},
+    "replace": {"text": "one", "with": "taken"},
+    "take": {"text": "taken"},
+    "set": {"model": "fantasy", "max_new_tokens": 2},
+}
+BUTTONS = ["continue", "versions", "retry", "warmer", "undo", "redo"]
+COMMANDS = [*BUTTONS, "title"]
 
 # What the socket listens to, and how to ask it about somebody else's story.
 EVENTS: dict[str, Callable[[Ids], list[Any]]] = {
@@ -130,7 +151,10 @@ EVENTS: dict[str, Callable[[Ids], list[Any]]] = {
     "disconnect": lambda _: [],
     "connection_successful": lambda _: [None],
     "clear_session": lambda _: [None],
-    "client_message": lambda ids: [message(ids, "taken")],
+    "client_message": lambda ids: [
+        message(ids, "taken"),
+        *(typed(ids, name, text) for name in COMMANDS for text in ("", "taken")),
+    ],
     "edit_message": lambda ids: [message(ids, "taken")],
     "stop": lambda _: [None],
     "chat_settings_edit": lambda ids: [{"model": "fantasy", "threadId": ids.story}],

@@ -1,5 +1,6 @@
 """Serve the real app.py as tests/protocol does, with models whose names are attacks, and write down
-what it serves: every route and socket event of the running application.
+what it serves: every route and socket event of the running application, every verb of the
+workspace beside the chat, every button and every command.
 
 Run as: python -m tests.security.serve PORT
 """
@@ -32,10 +33,19 @@ class Watched(Echo):
 
     async def start(self) -> None:
         """Write down what is served."""
+        from chainlit.config import config
         from chainlit.server import app, sio
 
+        from storygen.chat import buttons, workspace
+
         events = {space: sorted(handlers) for space, handlers in sio.handlers.items()}
-        surface = {"routes": sorted(routes(app.router.routes)), "events": events}
+        surface = {
+            "routes": sorted(routes(app.router.routes)),
+            "events": events,
+            "verbs": sorted(workspace.VERBS),
+            "buttons": sorted(config.code.action_callbacks),
+            "commands": sorted(command["id"] for command in buttons.commands()),
+        }
         path = Path(os.environ["STORYGEN_DATA_DIR"]) / SURFACE
         path.write_text(json.dumps(surface), encoding="utf-8")
         await super().start()

@@ -1,9 +1,11 @@
-"""Every route and socket event of the running application times every kind of visitor, at each of
-the three doors: nothing of another writer is read or written, nor is it told whether it exists.
+"""Every route, socket event, verb, button and command of the running application times every kind
+of visitor, at each of the three doors: nothing of another writer is read or written, nor is it told
+whether it exists.
 
-The list is the application's own. What is not in access.py fails here before it is asked.
+The lists are the application's own. What is not in access.py fails here before it is asked.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +16,19 @@ from multidict import CIMultiDict
 from socketio.exceptions import ConnectionError as Refused
 
 from tests.protocol.conftest import Client
-from tests.security.access import EVENTS, NONE, ROUTES, SIGN_IN_ROUTES, UNASKED, Expected
+from tests.security.access import (
+    BUTTONS,
+    COMMANDS,
+    EVENTS,
+    NONE,
+    ROUTES,
+    SIGN_IN_ROUTES,
+    UNASKED,
+    VERBS,
+    Expected,
+    Ids,
+    press,
+)
 from tests.security.serve import SURFACE
 from tests.security.town import CANARY, Town, told
 
@@ -65,12 +79,15 @@ def is_open(place: Town, route: str, expected: Expected) -> bool:
 
 
 @every_door
-def test_every_route_and_event_is_expected_and_no_other(place: Town) -> None:
+def test_all_that_can_be_asked_is_expected_and_no_more(place: Town) -> None:
     surface = json.loads((place.server.data / SURFACE).read_text(encoding="utf-8"))
     served = {route for route in surface["routes"] if not route.startswith("HEAD ")}
     assert served == routes_of(place).keys()
     assert surface["events"].keys() == {"/"}
     assert set(surface["events"]["/"]) == EVENTS.keys()
+    assert set(surface["verbs"]) == VERBS.keys()
+    assert set(surface["buttons"]) == set(BUTTONS)
+    assert set(surface["commands"]) == set(COMMANDS)
 
 
 @every_door
@@ -154,22 +171,60 @@ async def test_a_socket_of_who_is_not_known_is_refused(place: Town, who: str) ->
             pass
 
 
-@pytest.mark.parametrize(("place", "who"), OTHERS[:3], indirect=["place"])
-async def test_no_event_of_another_writer_reaches_the_story(place: Town, who: str) -> None:
-    """On a socket that asks for the victim's story, and on one with a story of its own."""
+async def write(client: Client, text: str) -> None:
+    """Have a message of one's own taken in, after all that was asked for before it."""
+    await client.send(text)
+    await client.until(lambda: any(text in output for output in client.outputs))
+    await client.until(lambda: not client.is_busy)
+
+
+@pytest.mark.parametrize("has_story", [False, True])
+@pytest.mark.parametrize(("place", "who"), OTHERS, indirect=["place"])
+async def test_no_event_of_another_writer_reaches_the_story(
+    place: Town, who: str, has_story: bool
+) -> None:
+    """On a socket that asks for the victim's story, before and after it has a story of its own."""
     before = place.rows()
     for event, payloads in EVENTS.items():
         if not payloads(place.victim):
             continue
         async with connected(place, who) as client:
+            await client.set(max_new_tokens=1)
+            if has_story:
+                await write(client, "Mine.")
+            seen = list(client.events)
             for payload in payloads(place.victim):
                 await client.socket.emit(event, payload)
             if event != "clear_session":  # after which nothing is answered
-                await client.set(max_new_tokens=1)
-                await client.send("Mine.")
-                await client.until(lambda c=client: any("Mine." in text for text in c.outputs))
-        seen = [[data for _, _, data in client.events], client.settings, client.toasts]
-        assert CANARY not in json.dumps([*seen, *client.messages.values()]), event
+                await write(client, "And mine.")
+        told = [[data for _, _, data in [*seen, *client.events]], client.settings, client.toasts]
+        assert CANARY not in json.dumps([*told, *client.messages.values()]), event
+    assert place.rows() == before
+
+
+@pytest.mark.parametrize(("place", "who"), OTHERS, indirect=["place"])
+async def test_no_button_of_another_writer_reaches_the_story(place: Town, who: str) -> None:
+    """Pressed in a window of their own for the victim's last passage, and in the victim's."""
+
+    async def pressed(ids: Ids, name: str, session: str) -> tuple[int, str]:
+        asked = press(ids, name, session)
+        answer = await asyncio.to_thread(place.request, who, "POST", "/project/action", json=asked)
+        return answer.status_code, answer.text.replace(ids.passage, "ID")
+
+    before = place.rows()
+    async with connected(place, who) as client, connected(place, "owner") as owner:
+        await client.set(max_new_tokens=1)
+        await write(client, "Mine.")
+        for name in BUTTONS:
+            answers = [await pressed(i, name, client.session_id) for i in (place.victim, NONE)]
+            assert answers[0] == answers[1]
+            assert answers[0][0] == 200
+            sessions = (owner.session_id, NONE.session)
+            answers = [await pressed(place.victim, name, session) for session in sessions]
+            assert answers[0] == answers[1]
+            assert answers[0][0] == 404
+        await write(client, "And mine.")
+        assert CANARY not in json.dumps([[data for _, _, data in client.events], client.toasts])
     assert place.rows() == before
 
 

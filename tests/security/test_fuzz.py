@@ -20,7 +20,7 @@ from socketio.exceptions import BadNamespaceError
 from socketio.exceptions import ConnectionError as Refused
 
 from tests.protocol.conftest import Client, errors_in
-from tests.security.access import EVENTS, NONE, ROUTES, message, window
+from tests.security.access import EVENTS, NONE, ROUTES, VERBS, message, window
 from tests.security.town import CANARY, Town
 
 SHARED = settings(
@@ -28,8 +28,7 @@ SHARED = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 LEFT_OUT = {"POST /logout", "POST /login"}  # they end or slow down the visitor that asks the rest
-WORKSPACE = ["continue", "retry", "warmer", "undo", "redo", "versions", "pick", "go", "edit"]
-WORKSPACE += ["replace", "take", "again", "stop", "set", "", "__class__"]
+WORKSPACE = [*VERBS, "", "__class__"]
 
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=20) | st.sampled_from(
     ["../x", "\x00", "%00", "' or 1=1 --", "\ud800", "9" * 5000, "-1", "nan", "true", "[", "null"]
