@@ -47,6 +47,13 @@ class Server:
         """What the page gives every browser that opens it."""
         return f"access_token={get(self.url).cookies['access_token']}"
 
+    @property
+    def memory(self) -> float:
+        """MB that it has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        return int(line.split()[1]) / 1000
+
     def stop(self) -> int:
         """End it as a service manager does; the exit code."""
         self.process.terminate()
