@@ -54,8 +54,7 @@ def integrity(path: str) -> str:
         return str(database.execute("PRAGMA integrity_check").fetchone()[0])
 
 
-async def test_nothing_acknowledged_is_lost_to_a_kill(sqlite_url: str) -> None:
-    url = sqlite_url
+async def test_nothing_acknowledged_is_lost_to_a_kill(url: str) -> None:
     store = await StoryStore.open(url)
     story = await store.create_story("me")
     await store.close()
