@@ -1,6 +1,7 @@
 """The end of the server: what is being written is stored, the windows are told, then sockets close.
 
-By itself uvicorn would close the sockets first, and Chainlit end with 0 whatever had happened.
+By itself uvicorn would close the sockets first, then wait for whoever sends or reads nothing, and
+Chainlit end with 0 whatever had happened.
 """
 
 import asyncio
@@ -11,12 +12,15 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+import uvicorn
+
 from storygen.chat.state import Studio
 from storygen.story import leash
 
 SECONDS = 9.0  # service managers kill after ten
 TELLING = 1.0  # for the windows to be told
 LEAVING = 0.2  # for what they are told to leave
+ANSWERING = 2  # for requests to be answered; what takes longer is ended
 TOLD = "storygen is being restarted. Your story is saved."
 
 Handler = Callable[[int, FrameType | None], object]
@@ -40,6 +44,7 @@ class Ending:
             if callable(before):
                 self._before[number] = before
                 signal.signal(number, self._asked)
+                _bound(getattr(before, "__self__", None))
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         """Runs in the middle of anything, even where the event loop is held up."""
@@ -66,6 +71,13 @@ class Ending:
             await asyncio.wait(told, timeout=TELLING)
             await asyncio.sleep(LEAVING)
         self._before[number](number, None)
+
+
+def _bound(server: object) -> None:
+    """Have uvicorn wait no longer for a file that drips in or a book that nobody reads. Chainlit,
+    which makes the server, has no setting for it."""
+    if isinstance(server, uvicorn.Server):
+        server.config.timeout_graceful_shutdown = ANSWERING
 
 
 def _give_up() -> None:

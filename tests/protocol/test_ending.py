@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.protocol.conftest import Client, Server, connecting, get, serve
+from tests.protocol.conftest import PATIENCE, Client, Server, connecting, get, serve
 
 STREAMS = 8
 MUCH = 2000  # words, of which one takes 10 ms
@@ -90,6 +90,42 @@ async def test_what_could_not_be_stored_is_no_success(tmp_path: Path) -> None:
 async def test_a_page_without_writers_ends_with_success(tmp_path: Path) -> None:
     page = serve(tmp_path)
     assert await asyncio.to_thread(page.stop) == 0
+
+
+def asking(page: Server, first: str, cookie: str, *headers: str) -> socket.socket:
+    """A browser that has asked for something, and goes no further."""
+    asked = socket.socket()
+    asked.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    asked.connect(("127.0.0.1", page.port))
+    lines = [f"{first} HTTP/1.1", f"Host: 127.0.0.1:{page.port}", f"Cookie: {cookie}", *headers]
+    asked.sendall("\r\n".join([*lines, "", ""]).encode())
+    return asked
+
+
+def test_who_sends_or_reads_no_further_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Such a request was waited for until the end was given up, with 1, though all was stored."""
+    page = serve(tmp_path)
+    cookie = page.cookie
+    novel = "It rained on the roofs of the town.\n\n" * 200_000
+    with httpx.Client(base_url=page.url, headers={"Cookie": cookie}, timeout=PATIENCE) as http:
+        story = http.post("/api/import", params={"name": "a.txt"}, content=novel).json()
+    export = f"GET /api/stories/{story['id']}/export/txt"
+    with (
+        asking(page, "POST /api/import?name=b.txt", cookie, "Content-Length: 90000") as drips,
+        asking(page, export, cookie) as unread,
+    ):
+        drips.sendall(b"It began ")
+        assert unread.recv(12) == b"HTTP/1.1 200"
+        began = time.monotonic()
+        page.process.terminate()
+        assert page.process.wait(60) == 0
+        assert time.monotonic() - began < SOON
+    log = page.log.read_text()
+    assert "The end took too long" not in log
+    again = serve(tmp_path)
+    kept = httpx.get(f"{again.url}/api/stories", headers={"Cookie": again.cookie}, timeout=PATIENCE)
+    assert story["id"] in kept.text
+    assert again.stop() == 0
 
 
 def until_said(page: Server, words: str) -> None:
