@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from storygen import logs, metrics
 from storygen.chat.guards import is_uuid
 from storygen.chat.page import signed_in
+from storygen.chat.shares import RETRY_SECONDS
 from storygen.errors import BusyError, StoryError, StorygenError
 from storygen.observed import template
 
@@ -108,5 +109,22 @@ def number_in(query: Mapping[str, str], name: str, default: int) -> int:
     return int(value)
 
 
+def written(found: Mapping[str, Any]) -> Response:
+    """An object as JSON, its lists value by value: written all at once, and in whatever thread, a
+    novel would hold up everyone else's words."""
+    parts = []
+    for name, value in found.items():
+        text = (
+            f"[{','.join([_json(v) for v in value])}]" if isinstance(value, list) else _json(value)
+        )
+        parts.append(f"{_json(name)}:{text}")
+    return Response(f"{{{','.join(parts)}}}", media_type="application/json", headers=NOT_KEPT)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _refusal(status: int, sentence: str) -> Response:
-    return JSONResponse({"error": sentence}, status, NOT_KEPT)
+    later = {"retry-after": str(RETRY_SECONDS)} if status in (429, 503) else {}
+    return JSONResponse({"error": sentence}, status, NOT_KEPT | later)

@@ -3,10 +3,9 @@
 Whatever changes the story itself is a turn and comes over the window's socket (workspace.py).
 """
 
-import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,10 +23,12 @@ from storygen.chat.answering import (
     number_in,
     switch_in,
     text_in,
+    written,
 )
 from storygen.chat.controls import Choices, remembered
 from storygen.chat.draft import prompt_for
 from storygen.chat.history import cursor_of, position_of
+from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import passage_views, story_view, tree_view
 from storygen.errors import StoryError
@@ -47,16 +48,16 @@ MAX_AFTER = 2_000  # characters of words tried at the end of the story
 
 def routes(studio: Studio) -> list[Route]:
     """Everything under /api that answers in JSON."""
-    story = "/api/stories/{story}"
-    answers = [
+    story, aside = "/api/stories/{story}", Aside()
+    answers: list[tuple[str, str, Callable[..., Awaitable[Any]]]] = [
         ("GET", "/api/stories", stories),
-        ("GET", "/api/feedback", feedback),
+        ("GET", "/api/feedback", partial(feedback, aside)),
         ("POST", story, change_story),
         ("POST", f"{story}/duplicate", duplicate),
-        ("GET", f"{story}/manuscript", manuscript),
-        ("GET", f"{story}/tree", tree),
-        ("GET", f"{story}/compare", compare),
-        ("GET", f"{story}/find", find),
+        ("GET", f"{story}/manuscript", partial(manuscript, aside)),
+        ("GET", f"{story}/tree", partial(tree, aside)),
+        ("GET", f"{story}/compare", partial(compare, aside)),
+        ("GET", f"{story}/find", partial(find, aside)),
         ("POST", f"{story}/passages/{{passage}}", mark),
         ("GET", f"{story}/steering", steering),
         ("POST", f"{story}/steering", steer),
@@ -86,13 +87,13 @@ async def stories(studio: Studio, owner: str, request: Request) -> Any:
     return {"stories": [story_view(story) for story in found[:limit]], "next": more}
 
 
-async def feedback(studio: Studio, owner: str, request: Request) -> Any:
+async def feedback(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """Thumbs and choices of all stories, a JSON object a line."""
     lines: list[str] = []
     before = None
     while page := await studio.store.stories(owner, limit=100, before=before):
         for story in page:
-            told = preferences(await studio.store.tree(owner, story.id))
+            told = await aside.run(owner, preferences, await studio.store.tree(owner, story.id))
             lines += [json.dumps({"story": story.title, **row}, ensure_ascii=False) for row in told]
         before = page[-1].updated_at, page[-1].id
     headers = {"content-disposition": 'attachment; filename="storygen-feedback.jsonl"'}
@@ -135,54 +136,67 @@ async def duplicate(studio: Studio, owner: str, request: Request) -> Any:
     return story_view(copy)
 
 
-async def manuscript(studio: Studio, owner: str, request: Request) -> Any:
+async def manuscript(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """The active branch, or what follows a passage the page has already."""
     story_id = id_in(request.path_params, "story")
     story = await studio.store.story(owner, story_id)
     told = await studio.store.tree(owner, story_id)
     branch = told.branch()
     after = _known(told, branch, request.query_params.get("after"))
-    return {
+    found = {
         "id": story.id,
         "title": story.title,
         "head": story.head_id,
         "can_redo": await studio.store.can_redo(owner, story_id),
         "after": after,
-        "passages": await asyncio.to_thread(passage_views, told, branch, after),
     }
+    return await aside.run(
+        owner, lambda: written(found | {"passages": passage_views(told, branch, after)})
+    )
 
 
-async def tree(studio: Studio, owner: str, request: Request) -> Any:
+async def tree(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """All branches, and those that were put away."""
     told = await studio.store.tree(owner, id_in(request.path_params, "story"))
-    return await asyncio.to_thread(tree_view, told)
+    return await aside.run(owner, lambda: written(tree_view(told)))
 
 
-async def compare(studio: Studio, owner: str, request: Request) -> Any:
+async def compare(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """Two branches from where they part."""
     told = await studio.store.tree(owner, id_in(request.path_params, "story"))
     left = told.branch(id_in(request.query_params, "left"))
     right = told.branch(id_in(request.query_params, "right"))
+    return await aside.run(owner, _compared, left, right)
+
+
+def _compared(left: Sequence[Passage], right: Sequence[Passage]) -> Response:
+    """Of two novels, a second's work."""
     common = 0
     while common < min(len(left), len(right)) and left[common].id == right[common].id:
         common += 1
     before = left[common - 1].text if common else ""
-    texts = manuscript_of(left[common:], before), manuscript_of(right[common:], before)
-    found = await asyncio.to_thread(differences, *texts)  # of two novels, a second's work
-    return {
-        "common": common,
-        "left": [["gone" if k == "left" else k, text] for k, text in found if k != "right"],
-        "right": [["new" if k == "right" else k, text] for k, text in found if k != "left"],
-    }
+    found = differences(manuscript_of(left[common:], before), manuscript_of(right[common:], before))
+    return written(
+        {
+            "common": common,
+            "left": [["gone" if k == "left" else k, text] for k, text in found if k != "right"],
+            "right": [["new" if k == "right" else k, text] for k, text in found if k != "left"],
+        }
+    )
 
 
-async def find(studio: Studio, owner: str, request: Request) -> Any:
+async def find(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """Where a text stands on the active branch."""
     asked = request.query_params
     sought = Sought(asked.get("text", ""), switch_in(asked, "case"), switch_in(asked, "words"))
     told = await studio.store.tree(owner, id_in(request.path_params, "story"))
+    return await aside.run(owner, _hits, sought, told.branch())
+
+
+def _hits(sought: Sought, branch: Sequence[Passage]) -> Response:
+    """How many there are, and what stands around the first of them."""
     count, hits = 0, list[dict[str, Any]]()
-    for passage in told.branch():
+    for passage in branch:
         for start, end in sought.spans(passage.text):
             count += 1
             if len(hits) < MOST_HITS:
@@ -196,7 +210,7 @@ async def find(studio: Studio, owner: str, request: Request) -> Any:
                         "after": passage.text[end : end + AROUND],
                     }
                 )
-    return {"count": count, "hits": hits}
+    return written({"count": count, "hits": hits})
 
 
 async def mark(studio: Studio, owner: str, request: Request) -> Any:

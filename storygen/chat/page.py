@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from storygen.chat import guards
 from storygen.chat.doors import WRITER, Door, Gate, PasswordDoor, visitor_of
+from storygen.chat.shares import Crowd
 from storygen.hosts import is_loopback
 
 _OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
@@ -37,6 +38,7 @@ def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute], doo
     # Chainlit packs its 4.6 MB script anew for every visitor, which holds up everyone else's words
     # for half a second; on this machine there is no line it would be too long for.
     app.user_middleware[:] = [m for m in app.user_middleware if not _packs(m)]
+    app.add_middleware(Crowd)
     app.add_middleware(Gate, door=door)
     app.add_middleware(  # the last one added is the first that is asked
         guards.Guard,

@@ -26,6 +26,7 @@ from storygen.story.remedies import DAMAGED, remedy, words
 
 BUSY_MS = 5000  # how long a change waits for another program to let go
 QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before it
+KEPT_OPEN = 8  # connections to SQLite; four times as many in a rush, a thread each
 CHECK_SECONDS = 10.0  # how long a start may look for damage: some GB
 CHECK_STEPS = 100_000  # of SQLite between two looks at the clock: milliseconds
 
@@ -187,6 +188,7 @@ def _engine(url: str, answer_within: float | None = ANSWER_SECONDS) -> AsyncEngi
             if parsed.database in (None, "", ":memory:"):
                 raise sa.exc.ArgumentError("stories need a file")
             parsed = parsed.set(database=str(_made(Path(parsed.database))))
+            options = {"pool_size": KEPT_OPEN, "max_overflow": 3 * KEPT_OPEN}
         else:
             options = _to_a_server(answer_within)
         engine = create_async_engine(parsed, hide_parameters=True, **options)
