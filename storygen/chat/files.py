@@ -12,7 +12,9 @@ import asyncio
 import re
 import unicodedata
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +25,7 @@ from starlette.routing import Route
 
 from storygen.chat.answering import NOT_KEPT, Refused, answering
 from storygen.chat.guards import IMPORT_PATH
+from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import story_view
 from storygen.errors import StoryError
@@ -33,7 +36,8 @@ from storygen.story.tree import Story, StoryTree, manuscript
 from storygen.text import whole_characters
 
 MAX_NAME = 255
-READERS = 4  # files that are taken in at a time, each of them held in memory
+READERS, READERS_EACH = 16, 2  # files that are taken in at a time, and of one user
+MAX_HELD = 256_000_000  # bytes of them in memory
 READ_SECONDS = 120.0
 CONVERSIONS = 2
 
@@ -59,8 +63,9 @@ def routes(studio: Studio) -> list[Route]:
 class _Files:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
-        self._reading = 0
-        self._conversions = asyncio.Semaphore(CONVERSIONS)
+        self._reading: Counter[str] = Counter()
+        self._held = 0  # bytes of files that are being read
+        self._conversions = Aside(CONVERSIONS)
 
     @property
     def _store(self) -> StoryStore:
@@ -69,15 +74,18 @@ class _Files:
     async def take_in(self, owner: str, request: Request) -> Any:
         """A file as a new story."""
         name = request.query_params.get("name", "")[:MAX_NAME]
-        if self._reading >= READERS:
+        if self._reading[owner] >= READERS_EACH:
+            raise Refused(429, f"{READERS_EACH} files of yours are being read: wait for them.")
+        if self._reading.total() >= READERS:
             raise Refused(503, f"{READERS} files are being read just now: try again in a minute.")
-        self._reading += 1
+        self._reading[owner] += 1
         try:
             limit = archive.MAX_FILE if uploads.is_whole(name) else drafts.MAX_FILE
-            data = await _body(request, limit)
-            whole = await self._converted(uploads.read, name, data)
+            async with self._body(request, limit) as data:
+                whole = await self._conversions.run(owner, uploads.read, name, data)
         finally:
-            self._reading -= 1
+            self._reading[owner] -= 1
+            self._reading = +self._reading
         story = await self._store.add_story(
             owner,
             title=whole.title,
@@ -91,14 +99,13 @@ class _Files:
     async def export(self, owner: str, request: Request) -> Response:
         """One story in one format."""
         story_id, form = request.path_params["id"], request.path_params["format"]
-        story, tree = await self._found(owner, story_id)
-        if form == "json":
-            data, kind = await self._converted(archive.dump, story, tree), JSON
-        elif form in books.FORMATS:
-            data, kind = await self._converted(_book, form, story, tree), books.FORMATS[form]
-        else:
-            known = ", ".join([*books.FORMATS, "json"])
-            raise Refused(404, f"{form[:20]!r} is no format of a story: choose {known}.")
+        kinds = books.FORMATS | {"json": JSON}
+        if form not in kinds:
+            raise Refused(404, f"{form[:20]!r} is no format of a story: choose {', '.join(kinds)}.")
+        async with self._conversions.turn(owner) as run:  # a story in line is not in memory yet
+            story, tree = await self._found(owner, story_id)
+            data = await run(_written, form, story, tree)
+        kind = kinds[form]
         return Response(data, headers=_attachment(f"{file_name(story.title)}.{form}", kind))
 
     async def export_all(self, owner: str, request: Request) -> Response:
@@ -111,12 +118,13 @@ class _Files:
         taken: set[str] = set()
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as zipped:
             for story in await self._all(owner):
-                try:
-                    tree = await self._store.tree(owner, story.id)
-                except StoryError:  # deleted meanwhile
-                    continue
-                name = _unique(file_name(story.title), taken)
-                await self._converted(_pack, zipped, name, story, tree)
+                async with self._conversions.turn(owner) as run:
+                    try:
+                        tree = await self._store.tree(owner, story.id)
+                    except StoryError:  # deleted meanwhile
+                        continue
+                    name = _unique(file_name(story.title), taken)
+                    await run(_pack, zipped, name, story, tree)
                 yield sink.taken()
         yield sink.taken()
 
@@ -142,9 +150,37 @@ class _Files:
         except StoryError as error:
             raise Refused(404, str(error)) from error
 
-    async def _converted(self, work: Callable[..., Any], *args: Any) -> Any:
-        async with self._conversions:
-            return await asyncio.to_thread(work, *args)
+    @asynccontextmanager
+    async def _body(self, request: Request, limit: int) -> AsyncIterator[bytearray]:
+        """The body, of which no more than limit bytes are ever read. All that are in memory at a
+        time have their limit, too: a file that comes slowly takes little of it."""
+        too_much = Refused(413, f"This file is too large: at most {limit:,} bytes can be taken.")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            raise too_much
+        body = bytearray()
+        try:
+            await self._read(request, body, limit, too_much)
+            yield body
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, request: Request, body: bytearray, limit: int, too_much: Refused) -> None:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._held += len(chunk)
+                    if len(body) > limit:
+                        raise too_much
+                    if self._held > MAX_HELD:
+                        raise Refused(
+                            503, "Many large files are being read just now: try again in a minute."
+                        )
+        except TimeoutError:
+            raise Refused(408, "The file came too slowly, so it was not read: try again.") from None
+        except ClientDisconnect:
+            raise Refused(400, "The file did not come whole, so it was not read.") from None
 
 
 def file_name(title: str) -> str:
@@ -157,6 +193,10 @@ def file_name(title: str) -> str:
     name = name.encode()[:120].decode("utf-8", "ignore").strip(" .")
     name = name or books.UNTITLED
     return f"Story {name}" if _DEVICE.match(name) else name
+
+
+def _written(form: str, story: Story, tree: StoryTree) -> bytes:
+    return archive.dump(story, tree) if form == "json" else _book(form, story, tree)
 
 
 def _book(form: str, story: Story, tree: StoryTree) -> bytes:
@@ -218,23 +258,3 @@ def _attachment(name: str, kind: str) -> dict[str, str]:
         "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}",
         "x-content-type-options": "nosniff",
     } | NOT_KEPT
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, of which no more than limit bytes are ever read."""
-    too_much = Refused(413, f"This file is too large: at most {limit:,} bytes can be taken.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise too_much
-    body = bytearray()
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise too_much
-    except TimeoutError:
-        raise Refused(408, "The file came too slowly, so it was not read: try again.") from None
-    except ClientDisconnect:
-        raise Refused(400, "The file did not come whole, so it was not read.") from None
-    return bytes(body)

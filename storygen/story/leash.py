@@ -40,7 +40,7 @@ def share_group() -> None:
 @contextmanager
 def leashed(
     command: Sequence[str],
-    *data: bytes,
+    *data: bytes | bytearray,
     seconds: int,
     patience: float,
     memory: int | None = None,
@@ -111,7 +111,7 @@ def _kill(process: Popen[bytes]) -> None:
             killpg(process.pid, signal.SIGKILL)
 
 
-def _feed(pipe: IO[bytes], data: Sequence[bytes]) -> None:
+def _feed(pipe: IO[bytes], data: Sequence[bytes | bytearray]) -> None:
     """Write what the process reads; it may end before it has read all."""
     with suppress(BrokenPipeError), pipe:
         for part in data:

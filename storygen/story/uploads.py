@@ -28,7 +28,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 _COMMAND: Final = (sys.executable, "-E", "-s", "-m", "storygen.story.uploads")
 
 
-def read(name: str, data: bytes) -> Whole:
+def read(name: str, data: bytes | bytearray) -> Whole:
     """The story in a file; raises StoryError, in a sentence, for what cannot be read."""
     named = json.dumps(name).encode() + b"\n"
     try:

@@ -3,8 +3,9 @@
 import asyncio
 import io
 import re
+import threading
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import chainlit as cl
 import httpx
@@ -13,14 +14,17 @@ from chainlit.auth import create_jwt
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from storygen.chat import answering, files, guards
 from storygen.chat.doors import Gate, LocalDoor
 from storygen.chat.files import file_name, routes
 from storygen.chat.state import Studio
-from storygen.story import archive, drafts
+from storygen.story import archive, drafts, uploads
+from storygen.story.archive import Whole
 from storygen.story.books import FORMATS
-from storygen.story.tree import manuscript
+from storygen.story.store import StoryStore
+from storygen.story.tree import StoryTree, manuscript
 from tests.living import living_loop
 
 OWNER = "writer"
@@ -232,24 +236,93 @@ async def test_the_guard_lets_files_in_and_nothing_else_of_their_size(
     assert answer.status_code == 403
 
 
-async def test_conversions_take_turns_and_uploads_are_counted(
-    browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+class Slow:
+    def __init__(self) -> None:
+        self.go_on, self.running, self.most = threading.Event(), 0, 0
+
+    def read(self, name: str, data: bytes) -> Whole:
+        """What is read in a thread."""
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.go_on.wait(30)
+        self.running -= 1
+        return Whole("Fog", {}, None)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """Files that are read for as long as the test likes, of whoever names themselves."""
+
+    def named(request: Request) -> str:
+        return request.headers.get("x-owner", OWNER)
+
+    monkeypatch.setattr(answering, "signed_in", named)
+    reading = Slow()
+    monkeypatch.setattr(uploads, "read", reading.read)
+    yield reading
+    reading.go_on.set()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - a thread sets no event
+            await asyncio.sleep(0.001)
+
+
+async def test_nobodys_files_lock_others_out(browser: httpx.AsyncClient, slow: Slow) -> None:
+    """One who sent four files, a byte a second, kept everyone else's out for two minutes."""
+    mine = [send(browser, OWNER) for _ in range(5)]
+    await until(lambda: slow.running == 1)  # of one user one is read at a time
+    done, _ = await asyncio.wait(mine, timeout=1)
+    assert sorted(task.result().status_code for task in done) == [429] * 3
+    assert all(int(task.result().headers["retry-after"]) > 0 for task in done)
+    yours = [send(browser, "you"), send(browser, "they")]
+    await until(lambda: slow.running == 2)  # and of all together two
+    slow.go_on.set()
+    statuses = [answer.status_code for answer in await asyncio.gather(*mine, *yours)]
+    assert (statuses.count(200), slow.most) == (4, 2)
+    assert (await send(browser, OWNER)).status_code == 200
+
+
+def send(browser: httpx.AsyncClient, owner: str) -> "asyncio.Task[httpx.Response]":
+    path, headers = "/api/import?name=a.txt", {"x-owner": owner}
+    sent = browser.post(path, content=b"x" * 1000, headers=headers)
+    return asyncio.ensure_future(sent)
+
+
+async def test_files_in_memory_have_a_limit_together(
+    browser: httpx.AsyncClient, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, most = 0, 0
+    monkeypatch.setattr(files, "MAX_HELD", 1500)
+    first = send(browser, OWNER)
+    await until(lambda: slow.running == 1)
+    answer = await send(browser, "you")
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    slow.go_on.set()
+    assert (await first).status_code == 200
+    assert (await send(browser, "you")).status_code == 200
 
-    async def slow(work: object, *args: object) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.01)
-        running -= 1
-        raise answering.Refused(400, "enough")
 
-    monkeypatch.setattr(asyncio, "to_thread", slow)
-    asked = [browser.post("/api/import?name=a.txt", content=b"x") for _ in range(9)]
-    statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
-    assert (most, statuses.count(400), statuses.count(503)) == (2, 4, 5)
-    assert (await browser.post("/api/import?name=a.txt", content=b"x")).status_code == 400
+async def test_a_story_in_line_for_its_export_is_not_in_memory(
+    browser: httpx.AsyncClient, studio: Studio, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = await studio.store.create_story(OWNER)
+    first = send(browser, OWNER)
+    await until(lambda: slow.running == 1)
+    read: list[str] = []
+    tree = StoryStore.tree
+
+    async def noted(store: StoryStore, owner: str, story_id: str) -> StoryTree:
+        read.append(story_id)
+        return await tree(store, owner, story_id)
+
+    monkeypatch.setattr(StoryStore, "tree", noted)
+    exported = asyncio.ensure_future(browser.get(f"/api/stories/{story.id}/export/txt"))
+    await asyncio.wait([exported], timeout=0.2)
+    assert not exported.done()
+    assert read == []
+    slow.go_on.set()
+    assert (await exported).status_code == (await first).status_code == 200
 
 
 @given(st.text() | st.text(st.sampled_from('./\\:*?"<>|\0\u202e AX')))
