@@ -53,6 +53,8 @@ def add_users(commands: Any, run: Callable[..., None]) -> None:
     listing = verb("list", _list, "all accounts, in figures", named=False)
     listing.add_argument("--json", action="store_true", help="print a JSON list")
     verb("password", _password, "another password; ends every session of the user")
+    rename = verb("rename", _rename, "another name for a user, who keeps all else")
+    rename.add_argument("new", metavar="NEW")
     verb("disable", _disable, "let nobody in by this name, at once; the stories stay")
     verb("enable", _enable, "let the user in again")
     verb("sign-out", _sign_out, "end every session of the user, at once")
@@ -102,6 +104,11 @@ async def _password(users: "Users", args: argparse.Namespace) -> str:
     user = await users.user(args.name)
     await users.set_password(user.name, _asked_password())
     return f"{user.name} has another password now, and has to sign in anew everywhere."
+
+
+async def _rename(users: "Users", args: argparse.Namespace) -> str:
+    user = await users.rename(args.name, args.new)
+    return f"{args.name} is {user.name} now."
 
 
 async def _disable(users: "Users", args: argparse.Namespace) -> str:

@@ -92,11 +92,26 @@ class Users:
 
     async def introduced(self, name: str) -> User | None:
         """The user whom a trusted proxy names, added when first seen; None for one who may not
-        write here (any more)."""
+        write here (any more).
+
+        The name is taken exactly, for to who gave it another case or width may be another person.
+        Raises AccountError for one that is not a user's but would be taken for it.
+        """
+        if name != checked_name(name):
+            raise AccountError(
+                f"{name[:LONGEST_NAME]!r} is not written as names are kept here: in Unicode's form "
+                f"C, with single spaces, that would be {checked_name(name)!r}."
+            )
         try:
             user = await self.user(name)
         except AccountError:
-            user = await self._added_once(checked_name(name))
+            user = await self._added_once(name)
+        if user.name != name:
+            raise AccountError(
+                f"There is an account whose name differs from {name!r} in case, width or form "
+                "alone, and may be another's. If it is yours, have it renamed: "
+                "python -m storygen users rename"
+            )
         return None if user.disabled_at else user
 
     async def accounts(self) -> list[Account]:
@@ -138,6 +153,18 @@ class Users:
         user = await self.user(name)
         passwords.require_good(password, user.name)
         await self._change(user, password_hash=await passwords.hashed(password))
+
+    async def rename(self, name: str, new: str) -> User:
+        """Another name for a user, whose stories, sessions and password stay."""
+        new = checked_name(new)
+        async with self._database.write() as connection:
+            user = await _user(connection, name)
+            taken = (users.c.known_as == known_as(new)) & (users.c.id != user.id)
+            if await _exists(connection, taken):
+                raise AccountError(f"There is a user {new!r} already: choose another name.")
+            row = {"name": new, "known_as": known_as(new)}
+            await connection.execute(users.update().where(users.c.id == user.id).values(row))
+            return replace(user, name=new)
 
     async def set_admin(self, name: str, is_admin: bool) -> User:
         """Let a user see how the installation does, or not any more, from now on."""

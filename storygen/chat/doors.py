@@ -174,7 +174,9 @@ class ProxyDoor:
         if len(names) != 1 or not names[0].strip():
             raise TurnedAway(401, "The proxy before this page did not say who you are.")
         try:
-            user = await self.users.introduced(_read(names[0]))
+            user = await self.users.introduced(_read(names[0].strip(" \t")))
+        except UnicodeError as error:
+            raise TurnedAway(403, "The proxy before this page must name users in UTF-8.") from error
         except AccountError as error:
             raise TurnedAway(403, str(error)) from error
         if user is None:
@@ -310,11 +312,8 @@ def _peer(scope: Scope) -> str:
 
 
 def _read(value: str) -> str:
-    """A header as it was meant: UTF-8, which Starlette does not know of."""
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        return value
+    """A header as it was meant: UTF-8, which Starlette does not know of. Raises UnicodeError."""
+    return value.encode("latin-1").decode()
 
 
 def _said(status: int, sentence: str) -> ASGIApp:

@@ -54,6 +54,9 @@ def test_a_user_from_the_first_day_to_the_last(users: Shell) -> None:
     assert GOOD not in json.dumps(listed)
     assert "argon2" not in json.dumps(listed)
     assert users("password", "ada", typed=BETTER)[0] == 0
+    assert users("rename", "Ada", "Countess") == (0, "Ada is Countess now.")
+    assert users("rename", "COUNTESS", "ada") == (0, "COUNTESS is ada now.")
+    assert users("rename", "ada", "Ada")[0] == 0
     assert users("disable", "ada")[0] == 0
     assert "disabled" in users("list")[1]
     assert users("enable", "ada")[0] == 0

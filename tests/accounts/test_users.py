@@ -3,6 +3,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
+from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import LONGEST_NAME, Users, known_as
 from storygen.errors import AccountError
 from storygen.story.database import Database
@@ -44,13 +45,58 @@ async def test_whom_a_proxy_names_is_added_once_and_not_let_in_when_disabled(use
     ada = await users.introduced("ada")
     assert ada is not None
     assert not ada.is_admin
-    assert await users.introduced("ADA") == ada
+    assert await users.introduced("ada") == ada
     await users.disable("ada")
     assert await users.introduced("ada") is None
     assert await users.enabled([ada.id, "nobody"]) == set()
     await users.enable("ada")
     assert await users.introduced("ada") == ada
     assert await users.enabled([ada.id, "nobody"]) == {ada.id}
+
+
+@pytest.mark.parametrize("name", ["ADA", "ada", "Ａda", "Ad\u1d43"])
+async def test_a_proxys_user_never_gets_the_account_of_one_of_a_like_name(
+    users: Users, name: str
+) -> None:
+    """To a provider that minds case and width these are others, and had Ada's stories."""
+    ada = await users.introduced("Ada")
+    with pytest.raises(AccountError, match=r"differs from .* in case, width or form alone"):
+        await users.introduced(name)
+    assert [account.user for account in await users.accounts()] == [ada]
+    renamed = await users.rename("Ada", name)
+    assert ada is not None
+    assert (renamed.id, renamed.name) == (ada.id, name)
+    assert await users.introduced(name) == renamed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [" Ada", "Ada  L", "Ada\tL", "Zoe\u0308", "\u212b", "A\u200bda", "A\u202eda", "", "x" * 65],
+)
+async def test_a_name_that_would_be_changed_is_not_taken_from_a_proxy(
+    users: Users, name: str
+) -> None:
+    with pytest.raises(AccountError, match=r"is not written as|is no name of a user"):
+        await users.introduced(name)
+    assert await users.count() == 0
+
+
+async def test_a_user_keeps_all_but_the_name(users: Users, database: Database) -> None:
+    ada, _ = await users.add("Ada", GOOD), await users.add("Bob", GOOD)
+    sign_ins = SignIns(database)
+    token = await sign_ins.begin("ada", GOOD)
+    assert token is not None
+    await users.rename("ada", "Countess")
+    user = await sign_ins.user(hash_of(token))
+    assert user is not None
+    assert (user.id, user.name) == (ada.id, "Countess")
+    assert await sign_ins.begin("COUNTESS", GOOD)
+    assert await sign_ins.begin("ada", GOOD) is None
+    for taken in ("Bob", "BOB"):
+        with pytest.raises(AccountError, match="already"):
+            await users.rename("Countess", taken)
+    with pytest.raises(AccountError, match="no user"):
+        await users.rename("Ada", "Lady")
 
 
 async def test_no_password_is_kept_as_it_is(users: Users, database: Database) -> None:

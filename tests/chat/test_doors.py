@@ -62,12 +62,30 @@ async def proxy(store: StoryStore) -> Door:
 
 
 async def test_a_trusted_proxy_says_who_asks(proxy: Door, store: StoryStore) -> None:
-    for name in ("ada", "ADA", "Žofie 🦦"):
+    for name in ("ada", "ada ", "Žofie 🦦"):
         answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]  # httpx takes bytes
         assert answer.status_code == 200, answer.text
         assert answer.json()["owner"] == answer.json()["chainlit"]
         assert answer.headers["cache-control"] == "no-store"
     assert [a.user.name for a in await Users(store.database).accounts()] == ["ada", "Žofie 🦦"]
+
+
+@pytest.mark.parametrize("name", ["ADA", "ａda", "ad\N{LATIN SMALL LETTER A}\u0301"])
+async def test_who_is_named_otherwise_is_somebody_else(
+    proxy: Door, store: StoryStore, name: str
+) -> None:
+    await ask(proxy, [("Remote-User", b"ada")])  # type: ignore[list-item]  # as above
+    answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]
+    assert answer.status_code == 403
+    assert [a.user.name for a in await Users(store.database).accounts()] == ["ada"]
+
+
+async def test_a_name_in_another_encoding_is_nobodys(proxy: Door, store: StoryStore) -> None:
+    """It was read as Latin-1 then, in which other bytes spell the same name."""
+    for name, status in (("Zoë".encode(), 200), ("Zoë".encode("latin-1"), 403)):
+        answer = await ask(proxy, [("Remote-User", name)])  # type: ignore[list-item]  # as above
+        assert answer.status_code == status
+    assert await Users(store.database).count() == 1
 
 
 @pytest.mark.parametrize("peer", ["10.0.1.1", "127.0.0.1", "::2", "", "testclient"])
