@@ -1,11 +1,14 @@
-"""kill -9 at random moments while writers write: what of it is there afterwards.
+"""kill -9 at random moments while writers write, a model is trained, and things are saved: what of
+it is there afterwards.
 
-    python -m benchmarks.reliability.kill [--rounds 300] [--seed 0]
+    python -m benchmarks.reliability.kill [chatting] [training] [saving] [--rounds 300] [--seed 0]
 
-A real page with an engine that writes a word every 10 ms; three windows that send messages and go
-on. After each kill the database is read as it lies. Ends with 1 when a message that was answered
-is missing, more than a second of a reply is lost, something is there twice or out of order, or the
-database is damaged. A parent imports everything once and forks, so that a round takes seconds.
+The rounds are shared out among what is named, or all three; kill_saves.py has the last two. A real
+page with an engine that writes a word every 10 ms; three windows that send messages and go on.
+After each kill the database is read as it lies. Ends with 1 when a message that was answered is
+missing, more than a second of a reply is lost, something is there twice or out of order, or the
+database is damaged; or where the other two find anything. A parent imports everything once and
+forks, so that a round takes seconds.
 """
 
 import argparse
@@ -201,24 +204,37 @@ async def run(rounds: int, data: Path) -> tuple[list[str], list[float], int]:
     return wrong, lost, sum(len(record.answered) for record in records)
 
 
+def chatting(rounds: int, folder: Path) -> list[str]:
+    """Kill a page so many times; what was wrong."""
+    wrong, lost, answered = asyncio.run(run(rounds, folder))
+    print(f"chatting: {rounds} kills, {answered} answered messages")
+    print(f"reply lost, in seconds: median {statistics.median(lost):.2f}, most {max(lost):.2f}")
+    return wrong
+
+
 def main() -> int:
     """Print what was found."""
+    from benchmarks.reliability.kill_saves import kill_saving, kill_training
+
+    kinds = {"chatting": chatting, "training": kill_training, "saving": kill_saving}
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", choices=[*kinds, []], metavar="KIND")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--parent", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.parent:
-        fork_pages()
-        return 0
     random.seed(args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        wrong, lost, answered = asyncio.run(run(args.rounds, Path(folder)))
-    print(f"{args.rounds} kills, {answered} answered messages, {len(wrong)} findings")
-    print(f"reply lost, in seconds: median {statistics.median(lost):.2f}, most {max(lost):.2f}")
+    wrong: list[str] = []
+    chosen = args.kinds or list(kinds)
+    for kind in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            wrong += kinds[kind](args.rounds // len(chosen), Path(folder))
+    print(f"{len(wrong)} findings")
     print("\n".join(wrong))
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:] == ["--parent"]:
+        fork_pages()
+    else:
+        sys.exit(main())
