@@ -70,7 +70,19 @@ def load_of(engine: Engine, slots: int) -> metrics.Load:
         model_bytes=health.model_bytes,
         restarts=health.restarts,
         step_seconds=health.step_seconds,
+        opening_seconds=health.opening_seconds,
+        stuck_models=len(health.stuck),
     )
+
+
+def standstill(engine: Engine) -> str | None:
+    """Why an engine can write nothing, as far as it says so itself."""
+    health = engine.health()
+    if not health.is_alive:
+        return "the engine has stopped"
+    if health.stuck and any(model.name in health.stuck for model in engine.models()[:1]):
+        return "the first model takes too long to be opened"
+    return None
 
 
 def _is_local(request: Request) -> bool:

@@ -110,6 +110,8 @@ class Load:
     model_bytes: int  # their weights and slots, when these are full
     restarts: int  # of its worker, since the start
     step_seconds: float  # for which it has been at one step
+    opening_seconds: float = 0.0  # for which a model has been opening
+    stuck_models: int = 0  # for which that is too long
 
 
 class _LoadCollector(Collector):
@@ -129,6 +131,8 @@ class _LoadCollector(Collector):
             ("loaded_model_bytes", "What their weights and slots may take.", load.model_bytes),
             ("engine_restarts", "How often its worker was started anew.", load.restarts),
             ("step_seconds", "For how long it has been at one step.", load.step_seconds),
+            ("opening_seconds", "For how long a model has been opening.", load.opening_seconds),
+            ("stuck_models", "Models that take too long to be opened.", load.stuck_models),
         ):
             yield GaugeMetricFamily(f"storygen_{name}", meaning, value)
 

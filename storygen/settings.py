@@ -86,7 +86,8 @@ class Settings(BaseSettings):
         default=120,
         ge=1,
         le=86_400,
-        description="Seconds after which the engine counts as stuck at a step and is started anew.",
+        description="Seconds a step or the opening of a model may take; the engine is started anew "
+        "then, the model left alone.",
     )
     tokens_per_hour: int = Field(
         default=0,

@@ -6,7 +6,7 @@ import logging
 from storygen import logs, metrics
 from storygen.chat.state import Studio
 from storygen.errors import BusyError, StorygenError
-from storygen.machines import FIRST_WORDS
+from storygen.machines import FIRST_WORDS, standstill
 from storygen.params import SamplingParams
 
 TRY_AGAIN = 15.0  # seconds after which a model that failed is tried again
@@ -51,9 +51,7 @@ class Readiness:
 
     def _stopped(self) -> str | None:
         """Why no token can be written, as it is known without trying."""
-        if self._studio.is_ending:
-            return ENDING
-        return None if self.is_alive else "the engine has stopped"
+        return ENDING if self._studio.is_ending else standstill(self._studio.engine)
 
     async def _no_token(self) -> str | None:
         """Why no token can be written, as far as it is known."""

@@ -75,8 +75,9 @@ class WordScore:
 @dataclass(frozen=True)
 class Health:
     """How an engine is: how many run and wait, the models in memory and the bytes they may come to
-    take, how often its worker was started anew, for how long that has been at one step, and which
-    models compute no numbers. trouble says in a sentence why nothing can be written now."""
+    take, how often its worker was started anew, for how long that has been at one step, which
+    models compute no numbers, for how long one has been opening, and which take too long for that,
+    so that nobody waits for them. trouble says in a sentence why nothing can be written now."""
 
     running: int = 0
     waiting: int = 0
@@ -85,6 +86,8 @@ class Health:
     restarts: int = 0
     step_seconds: float = 0.0
     faulty: tuple[str, ...] = ()
+    opening_seconds: float = 0.0
+    stuck: tuple[str, ...] = ()
     is_alive: bool = False
     trouble: str = ""
 

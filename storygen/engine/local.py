@@ -38,6 +38,7 @@ from storygen.engine.jobs import Job, next_tokens_job, score_job
 from storygen.engine.limits import Limits, Quotas, when
 from storygen.engine.mail import Mail
 from storygen.engine.memory import OF_CARD, card_bytes, model_bytes
+from storygen.engine.opener import Opener, Opening
 from storygen.engine.opening import Loader, open_model
 from storygen.engine.place import News, Place, Work
 from storygen.engine.runner import Runner, as_storygen_error
@@ -89,7 +90,8 @@ class LocalEngine:
         self._limits = limits
         self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
-        self._reading = asyncio.Lock()  # one tokenizer at a time
+        self._reading: dict[str, Opening[Tokenizer]] = {}
+        self._reader = Opener(self._read_tokenizer, lambda: None)
         self._bytes: dict[str, int] = {}  # of models that were asked for
         self._pace: dict[str, float] = {}  # seconds of a passage lately, by model
         self._restarts: list[float] = []  # when
@@ -132,6 +134,8 @@ class LocalEngine:
             restarts=len(self._restarts),
             step_seconds=self._worker.step_seconds,
             faulty=tuple(self._worker.faulty),
+            opening_seconds=self._worker.opening_seconds,
+            stuck=tuple(self._worker.stuck),
             is_alive=self._worker.is_alive,
         )
 
@@ -202,13 +206,26 @@ class LocalEngine:
 
     async def _encode(self, model: str, text: str) -> list[int]:
         """Tokens of a whole text, made where they delay neither the page nor the worker."""
-        info = self._known(model)
+        self._known(model)
         self._alive()
-        async with self._reading:
-            if model not in self._tokenizers:
-                read = checkpoints.load_tokenizer
-                self._tokenizers[model] = await asyncio.to_thread(read, info.directory)
+        if model not in self._tokenizers:
+            self._tokenizers[model] = await self._tokenizer(model)
         return await asyncio.to_thread(self._tokenizers[model].encode, text)
+
+    async def _tokenizer(self, model: str) -> Tokenizer:
+        """One that is read now. Raises EngineError where that takes too long."""
+        if model not in self._reading:
+            self._reading[model] = self._reader.ask(model)
+        opening, patience = self._reading[model], self._limits.stuck_after
+        if opening.seconds > patience:
+            raise opening.too_long()
+        read = asyncio.wrap_future(opening.future)
+        done, _ = await asyncio.wait([read], timeout=None if patience == math.inf else patience)
+        if not done:
+            self._reader.leave(opening)
+            raise opening.too_long()
+        self._reading.pop(model, None)
+        return read.result()
 
     async def _answer(
         self, model: str, user: str, prompt: Prompt, job: Callable[[str], Job]
@@ -314,11 +331,15 @@ class LocalEngine:
             self._restart()
 
     async def _watching(self) -> None:
-        """Look whether the worker is stuck, which it cannot say itself."""
+        """Look whether the worker is stuck, or what opens models, neither of which says so."""
         while True:
             await asyncio.sleep(WATCH_EVERY)
-            if self._worker is not None and self._worker.step_seconds > self._limits.stuck_after:
+            if self._worker is None:
+                continue
+            if self._worker.step_seconds > self._limits.stuck_after:
                 self._give_up()
+            else:
+                self._worker.attend()
 
     def _give_up(self) -> None:
         """Leave a worker that is stuck to itself, with the models it holds, and start another."""
@@ -354,10 +375,14 @@ class LocalEngine:
                 fits=self._fits,
             ),
             self._prepare,
-            lambda open_runner, opened: Shelf(self._loaded_models, open_runner, opened, self._fits),
+            self._new_shelf,
             self._mail.post,
             self._limits.longest_passage,
         )
+
+    def _new_shelf(self, open_runner: Callable[[str], Runner], opened: Callable[[], None]) -> Shelf:
+        patience = self._limits.stuck_after
+        return Shelf(self._loaded_models, open_runner, opened, self._fits, patience)
 
     def _fits(self, models: Collection[str]) -> bool:
         """Whether models may be in memory together; raises EngineError for one that never may."""
@@ -372,12 +397,15 @@ class LocalEngine:
             )
         return needed <= allowed
 
-    # From here on: the worker thread, and the one that opens models.
+    # From here on: the worker thread, and those that open models.
 
     def _prepare(self) -> Callable[[str], Runner]:
         """What opens a model."""
         self._by = self._by or arithmetic(*self._wanted)
         return partial(self._open, self._by)
+
+    def _read_tokenizer(self, model: str) -> Tokenizer:
+        return checkpoints.load_tokenizer(self._catalogue.get(model).directory)
 
     def _open(self, by: Arithmetic, model: str) -> Runner:
         directory = self._catalogue.get(model).directory

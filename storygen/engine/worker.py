@@ -118,6 +118,21 @@ class Worker:
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
+    @property
+    def opening_seconds(self) -> float:
+        """For how long a model has been opening, of several the longest."""
+        return self._shelf.opening_seconds if self._shelf is not None else 0.0
+
+    @property
+    def stuck(self) -> list[str]:
+        """The models that take too long to be opened."""
+        return self._shelf.stuck if self._shelf is not None else []
+
+    def attend(self) -> None:
+        """See to it that those are told who wait for a model that takes too long to be opened."""
+        if self._shelf is not None and self._shelf.is_overdue:
+            self._opened()
+
     def abandon(self) -> list[Place]:
         """Nobody waits for this thread any more: it cannot be ended from outside, and it ends by
         itself if what it is stuck in ever returns. Those who waited."""

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from storygen import metrics
 from storygen.engine.interface import Engine
 from storygen.errors import BusyError, StorygenError
-from storygen.machines import FIRST_WORDS
+from storygen.machines import FIRST_WORDS, standstill
 from storygen.params import SamplingParams
 
 
@@ -26,8 +26,8 @@ class Readiness:
 
     async def reason(self) -> str | None:
         """Why nothing can be written now; None when it can."""
-        if not self.is_alive:
-            return "the engine has stopped"
+        if (reason := standstill(self._engine)) is not None:
+            return reason
         async with self._trying:
             failure = None if self._has_written else await self._failure()
         self._has_written = failure is None

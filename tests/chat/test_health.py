@@ -14,7 +14,7 @@ from storygen.chat import health
 from storygen.chat.health import Readiness
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
-from storygen.engine.interface import Segment
+from storygen.engine.interface import Health, Segment
 from storygen.errors import BusyError, EngineError, StoryError
 from storygen.observed import Observed
 
@@ -201,6 +201,21 @@ async def test_an_engine_that_stopped_at_no_passage_is_not_ready() -> None:
     assert studio.failures == 0
     answer = await ask(readiness, "/ready")
     assert (answer.status_code, answer.json()["reason"]) == (503, "the engine has stopped")
+
+
+async def test_a_first_model_that_does_not_open_is_not_ready() -> None:
+    """And another one is no reason: what is offered first can write."""
+    studio = studio_with(Failing(0))
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    first, *others = [model.name for model in studio.engine.models()]
+    for stuck, status in ((first, 503), (others[0], 200)):
+        studio.engine.health = lambda name=stuck: Health(is_alive=True, stuck=(name,))  # type: ignore[method-assign,misc]
+        answer = await ask(readiness, "/ready")
+        assert answer.status_code == status
+        assert (await ask(readiness, "/health")).status_code == 200
+        load = machines.load_of(studio.engine, 8)
+        assert load.stuck_models == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.decode.native import NativeDecoder
-from storygen.engine import local
+from storygen.engine import local, opener
 from storygen.engine.interface import Segment
 from storygen.engine.limits import Limits
 from storygen.engine.local import LocalEngine
@@ -460,6 +461,64 @@ async def test_a_worker_that_is_stuck_is_left_and_its_writers_told(make_engine, 
     assert await write(engine) == expected  # while the other still hangs
     assert engine.health().restarts == 1
     free.set()
+
+
+async def test_a_model_whose_disk_does_not_answer_is_said_and_the_others_go_on(
+    make_engine, weights_of_three, monkeypatch
+):
+    """Who waited for any other model heard after 300 seconds that it was busy."""
+    opening, back, later = threading.Event(), threading.Event(), 0.0
+
+    def load(directory, device, dtype):
+        if directory.name == "two" and not back.is_set():
+            opening.set()
+            assert back.wait(timeout=60)
+        return checkpoints.load(directory, device, dtype)
+
+    now = time.monotonic
+    monkeypatch.setattr(opener, "time", SimpleNamespace(monotonic=lambda: now() + later))
+    engine = await make_engine(weights_of_three, load=load, limits=Limits(stuck_after=1000))
+    told = [asyncio.create_task(write(engine, model="two")) for _ in range(2)]
+    await asyncio.to_thread(opening.wait)
+    waiting = asyncio.create_task(write(engine, model="three"))
+    await asyncio.sleep(0)
+    assert engine.health().stuck == ()
+    later = 1001.0
+    for task in told:
+        with pytest.raises(EngineError, match=r"two has been opening for 10\d\d seconds"):
+            await task
+    assert (await waiting)[-1].finish_reason == "length"
+    with pytest.raises(EngineError, match="two has been opening"):
+        await write(engine, model="two")
+    assert await write(engine, model="one")
+    health = engine.health()
+    assert (health.stuck, health.restarts, health.is_alive) == (("two",), 0, True)
+    assert health.opening_seconds > 1000
+    back.set()
+    while engine.health().stuck:  # noqa: ASYNC110 - a thread sets no event
+        await asyncio.sleep(0.01)
+    assert await write(engine, model="two")
+
+
+async def test_a_tokenizer_whose_disk_does_not_answer_is_said_and_the_others_are_read(
+    make_engine, weights_of_three, monkeypatch
+):
+    back, read = threading.Event(), checkpoints.load_tokenizer
+
+    def slow(directory):
+        if directory.name == "two":
+            assert back.wait(timeout=60)
+        return read(directory)
+
+    monkeypatch.setattr(checkpoints, "load_tokenizer", slow)
+    engine = await make_engine(weights_of_three, limits=Limits(stuck_after=0.5))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="two has been opening for"):
+            await engine.count_tokens("two", "It rained.")
+    engine._limits = Limits(stuck_after=1000)
+    n = await engine.count_tokens("one", "It rained.")
+    back.set()
+    assert await engine.count_tokens("two", "It rained.") == n
 
 
 # Start and end

@@ -1,8 +1,11 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from storygen.engine import opener
 from storygen.engine.shelf import Shelf
+from storygen.errors import EngineError
 
 
 class Opened:
@@ -20,9 +23,9 @@ class Opened:
 class Reader:
     """A shelf, and whoever waits for what it opens."""
 
-    def __init__(self, size, open_runner=Opened):
+    def __init__(self, size, open_runner=Opened, **more):
         self.told = threading.Semaphore(0)
-        self.shelf = Shelf(size, open_runner, self.told.release)
+        self.shelf = Shelf(size, open_runner, self.told.release, **more)
 
     def take(self, name, busy):
         """The runner, once it is open."""
@@ -111,3 +114,90 @@ def test_what_is_opened_at_the_end_is_closed():
     assert reader.told.acquire(timeout=60)
     reader.shelf.clear()
     assert [runner.closed for runner in opened] == [True]
+
+
+class Disk:
+    """Opens at once, but for what is called `away`, which is read when the disk is back."""
+
+    def __init__(self):
+        self.back, self.opened, self.asked = threading.Event(), [], []
+
+    def __call__(self, name):
+        self.asked.append(name)
+        if name == "away":
+            assert self.back.wait(timeout=60)
+        self.opened.append(Opened(name))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Its `now` is what openings are timed by."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(opener, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_what_does_not_open_is_said_and_holds_up_no_other(clock):
+    """All later openings waited behind it for ever."""
+    disk = Disk()
+    reader = Reader(1, disk, patience=120)
+    shelf = reader.shelf
+    assert shelf.take("away", {"away"}) is None
+    clock.now = 120
+    assert shelf.take("away", {"away"}) is None
+    assert (shelf.is_overdue, shelf.stuck, shelf.opening_seconds) == (False, [], 120)
+    clock.now = 121
+    assert (shelf.is_overdue, shelf.stuck) == (True, ["away"])
+    for _ in range(2):
+        with pytest.raises(EngineError, match="away has been opening for 121 seconds"):
+            shelf.take("away", {"away"})
+    assert (shelf.is_overdue, shelf.stuck) == (False, ["away"])
+    assert reader.take("b", {"b"}).name == "b"
+    assert disk.asked == ["away", "b"]
+    disk.back.set()
+    assert reader.told.acquire(timeout=60)
+    assert (shelf.stuck, shelf.opening_seconds) == ([], 0)
+    assert shelf.take("away", {"away", "b"}) is None  # there is no place
+    assert shelf.take("away", {"away"}) is disk.opened[1]
+    assert shelf.names == ["away"]
+    assert disk.asked == ["away", "b"]
+
+
+def test_those_in_line_behind_what_does_not_open_come_to_their_turn(clock):
+    disk = Disk()
+    reader = Reader(2, disk, patience=120)
+    for name in ("away", "b"):
+        assert reader.shelf.take(name, {"away", "b"}) is None
+    clock.now = 121
+    assert reader.take("b", {"away", "b"}).name == "b"
+    assert reader.shelf.stuck == ["away"]
+    disk.back.set()
+
+
+def test_what_opens_too_late_for_anybody_is_closed_when_its_place_is_needed(clock):
+    disk = Disk()
+    reader = Reader(1, disk, patience=120)
+    assert reader.shelf.take("away", {"away"}) is None
+    clock.now = 121
+    reader.take("b", {"b"})
+    disk.back.set()
+    assert reader.told.acquire(timeout=60)
+    reader.take("c", {"c"})
+    assert [(runner.name, runner.closed) for runner in disk.opened] == [
+        ("b", True),
+        ("away", True),
+        ("c", False),
+    ]
+
+
+def test_what_opens_after_the_end_is_closed(clock):
+    disk = Disk()
+    reader = Reader(1, disk, patience=120)
+    assert reader.shelf.take("away", {"away"}) is None
+    clock.now = 121
+    reader.take("b", {"b"})
+    reader.shelf.clear()
+    disk.back.set()
+    assert reader.told.acquire(timeout=60)
+    assert [(runner.name, runner.closed) for runner in disk.opened] == [("b", True), ("away", True)]
