@@ -1,5 +1,6 @@
 """Turns: what a writer can do in a story, one method each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -115,7 +116,9 @@ class Turn:
 
     async def _told(self, message_id: str, text: str) -> Sequence[Passage]:
         """Store what the writer wrote, and show it; the branch that ends with it."""
-        pieces = split(text)  # a long text is several passages, and one step for Undo
+        pieces = await asyncio.to_thread(
+            split, text
+        )  # a long text is several passages, and one step for Undo
         if not self.chat.is_stored:
             branch = await self.store.begin_story(
                 self.chat.owner, **self._new_story(text), texts=pieces, passage_id=message_id
@@ -218,8 +221,7 @@ class Turn:
                 f"{len(new):,} characters cannot be put in for others: at most {MAX_SOUGHT} can."
             )
         branch = (await self.floor.tree()).branch()
-        texts = {p.id: sought.replaced(p.text, new) for p in branch}
-        count = sum(len(list(sought.spans(p.text))) for p in branch)
+        texts, count = await asyncio.to_thread(_replaced, branch, sought, new)
         await self.store.rewrite(self.chat.owner, self.chat.story_id, texts)
         places = "once" if count == 1 else f"{count:,} times"
         await self.screen.toast(f"Replaced {places}. Undo brings the old words back.", "success")
@@ -385,6 +387,12 @@ def _known(branch: Sequence[Passage]) -> Tell:
         return branch
 
     return told
+
+
+def _replaced(branch: Sequence[Passage], sought: Sought, new: str) -> tuple[dict[str, str], int]:
+    """The texts with what is sought worded anew, and in how many places."""
+    texts = {p.id: sought.replaced(p.text, new) for p in branch}
+    return texts, sum(sum(1 for _ in sought.spans(p.text)) for p in branch)
 
 
 def _title(text: str) -> str:

@@ -11,7 +11,7 @@ from storygen.story.database import Database
 from storygen.story.growing import Growing
 from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, new_story, within
 from storygen.story.schema import stories
-from storygen.story.statements import hold, insert, mentions, story_of, story_query
+from storygen.story.statements import UNFINISHED, hold, insert, mentions, story_of, story_query
 from storygen.story.tree import Story
 
 MAX_PAGE = 1000
@@ -114,7 +114,11 @@ class StoryList:
         async with self._growing.change() as connection:
             await connection.execute(
                 stories.update()
-                .where(stories.c.id == story_id, stories.c.owner == owner)
+                .where(
+                    stories.c.id == story_id,
+                    stories.c.owner == owner,
+                    stories.c.head_number != UNFINISHED,
+                )
                 .values(deleted_at=None)
             )
             return await story_of(connection, owner, story_id)

@@ -3,7 +3,7 @@
 Each carries the owner, so that what belongs to another writer is as if it were not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.rows import as_story
-from storygen.story.schema import head_moves, marks, passages, stories
+from storygen.story.schema import head_moves, passages, stories
 from storygen.story.tree import Mark, Story, no_passage
 
 HEAD: Final = "head"  # as a parent: wherever the story's head is
+UNFINISHED: Final = -1  # head_number of a story that is not stored whole, or no more
+PAGE: Final = 250  # passages that are read at a time
 
 
 async def hold(
@@ -57,7 +59,11 @@ def story_query(owner: str, *, deleted: bool = False) -> sa.Select[Any]:
     return (
         sa.select(stories, head_moves.c.passage_id.label("head_id"))
         .select_from(stories.outerjoin(head_moves, at_head))
-        .where(stories.c.owner == owner, (stories.c.deleted_at.is_not(None)) == deleted)
+        .where(
+            stories.c.owner == owner,
+            (stories.c.deleted_at.is_not(None)) == deleted,
+            stories.c.head_number != UNFINISHED,
+        )
     )
 
 
@@ -121,14 +127,31 @@ async def record_move(
     await connection.execute(head_moves.insert().values(move))
 
 
-async def add_marks(
-    connection: AsyncConnection, held: Mapping[str, Any], said: Mapping[str, Mark]
-) -> None:
-    """Write down what is said of passages of a held story that nothing was said of yet."""
+def marked(held: Mapping[str, Any], said: Mapping[str, Mark]) -> list[dict[str, Any]]:
+    """The rows of what is said of passages of a held story that nothing was said of yet."""
     key = {"story_id": held["id"], "owner": held["owner"]}
-    rows = [key | {"passage_id": passage_id, **asdict(mark)} for passage_id, mark in said.items()]
-    if rows:
-        await connection.execute(marks.insert(), rows)
+    return [key | {"passage_id": passage_id, **asdict(mark)} for passage_id, mark in said.items()]
+
+
+async def passages_of(
+    connection: AsyncConnection, owner: str, story_id: str, *, after: int
+) -> AsyncIterator[Mapping[Any, Any]]:
+    """The passages of a story beyond a number, in their order, a page at a time: of a long story,
+    all of them in one piece would hold up everyone's words for seconds."""
+    query = (
+        sa.select(passages)
+        .where(passages.c.story_id == story_id, passages.c.owner == owner)
+        .order_by(passages.c.number)
+        .limit(PAGE)
+    )
+    while True:
+        found = await connection.execute(query.where(passages.c.number > after))
+        rows = found.mappings().all()
+        for row in rows:
+            yield row
+        if len(rows) < PAGE:
+            return
+        after = rows[-1]["number"]
 
 
 async def last_move(connection: AsyncConnection, owner: str, story_id: str) -> int:

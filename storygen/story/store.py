@@ -6,6 +6,7 @@ Every statement carries the owner, so what belongs to another writer is as if it
 What a program that ended left unfinished is settled by the next one, see growing.py.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.claims import Claims, claims_on
+from storygen.story.copies import batches, moved, reworded
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
@@ -35,27 +37,28 @@ from storygen.story.schema import passages as passages_table
 from storygen.story.schema import stories
 from storygen.story.statements import (
     HEAD,
-    add_marks,
+    UNFINISHED,
     hold,
     insert,
     last_move,
+    marked,
     parent_of,
+    passages_of,
     record_move,
     require_passage,
     story_of,
 )
 from storygen.story.tree import (
-    UNMARKED,
     Mark,
     Passage,
     Role,
     State,
     Story,
     StoryTree,
-    no_passage,
 )
 
 REMEMBERED = 16  # stories whose complete passages are kept at hand
+MOST_REMEMBERED = 200_000  # passages of them
 
 
 class StoryStore(StoryList):
@@ -119,40 +122,30 @@ class StoryStore(StoryList):
         Every id becomes a new one. One that names no earlier passage raises StoryError.
         """
         story_id, now = new_id(), datetime.now(UTC)
-        known: dict[str, Passage] = {}
-        ids: dict[str, str] = {}
-        rows = []
-        for number, passage in enumerate(passages, 1):
-            if passage.id in ids:
-                raise StoryError(
-                    f"Two passages have the id {passage.id[:40]!r}: give each its own."
-                )
-            for named in (passage.parent_id, passage.source_id):
-                if named is not None and named not in ids:
-                    raise no_passage(named)
-            source = known.get(passage.source_id or "")
-            known[passage.id], ids[passage.id] = passage, new_id()
-            moved = replace(
-                passage,
-                id=ids[passage.id],
-                story_id=story_id,
-                parent_id=passage.parent_id and ids[passage.parent_id],
-                source_id=passage.source_id and ids[passage.source_id],
-            )
-            rows.append(row_of(moved, owner, number, source))
-        for named in [*(marks or {}), *([] if head_id is None else [head_id])]:
-            if named not in ids:
-                raise no_passage(named)
+        rows = await asyncio.to_thread(moved, owner, story_id, passages, head_id, marks or {})
         story = new_story(owner, story_id, title, settings, now)
-        story |= {"passage_count": len(rows), "head_number": 0 if head_id is None else 1}
-        said = {ids[passage_id]: mark for passage_id, mark in (marks or {}).items()}
+        # Nobody else's change waits for all of a long story: it is stored batch by batch, as one
+        # that was deleted and cannot be restored, and seen once it is whole.
+        story |= {"head_number": UNFINISHED, "deleted_at": now}
         async with self._growing.change() as connection:
             held = await insert(connection, stories, story)
-            if rows:
-                await connection.execute(passages_table.insert(), rows)
-            await add_marks(connection, held, said)
+        for batch in batches(rows.passages):
+            async with self._growing.change() as connection:
+                await connection.execute(passages_table.insert(), batch)
+        for batch in batches(marked(held, rows.marks)):
+            async with self._growing.change() as connection:
+                await connection.execute(marks_table.insert(), batch)
+        head_number = 0 if head_id is None else 1
+        async with self._growing.change() as connection:
             if head_id is not None:
-                await record_move(connection, held, ids[head_id])
+                await record_move(
+                    connection, dict(held) | {"head_number": head_number}, rows.head_id
+                )
+            await connection.execute(
+                stories.update()
+                .where(stories.c.id == story_id, stories.c.owner == owner)
+                .values(passage_count=len(rows.passages), head_number=head_number, deleted_at=None)
+            )
             return await story_of(connection, owner, story_id)
 
     async def begin_story(
@@ -181,34 +174,35 @@ class StoryStore(StoryList):
         """
         await self._growing.pay()
         known = self._read.pop((owner, story_id), [])
-        mine = (passages_table.c.story_id == story_id, passages_table.c.owner == owner)
-        since = (
-            sa.select(passages_table)
-            .where(*mine, passages_table.c.number > len(known))
-            .order_by(passages_table.c.number)
-        )
+        read = list(known)
+        by_id = {passage.id: passage for passage in read}
         said = sa.select(marks_table).where(
             marks_table.c.story_id == story_id, marks_table.c.owner == owner
         )
+        growing: list[Mapping[Any, Any]] = []
         async with self._database.read() as connection:
             story = await story_of(connection, owner, story_id)
-            rows = (await connection.execute(since)).mappings().all()
-            marked = (await connection.execute(said)).mappings().all()
-            left = await self._growing.abandoned(connection, rows)
+            async for row in passages_of(connection, owner, story_id, after=len(known)):
+                read.append(as_passage(row, by_id))
+                by_id[row["id"]] = read[-1]
+                if row["state"] == "streaming":
+                    growing.append(row)
+            notes = (await connection.execute(said)).mappings().all()
+            left = await self._growing.abandoned(connection, growing)
         if left:
             self._read[owner, story_id] = known
             await self._growing.settle(passages_table.c.id.in_(left))
             return await self.tree(owner, story_id)
-        read = list(known)
-        by_id = {passage.id: passage for passage in read}
-        for row in rows:
-            read.append(as_passage(row, by_id))
-            by_id[row["id"]] = read[-1]
-        growing = next((n for n, p in enumerate(read) if p.state == "streaming"), len(read))
-        self._read[owner, story_id] = read[:growing]
-        while len(self._read) > REMEMBERED:
+        complete = growing[0]["number"] - 1 if growing else len(read)
+        self._remember(owner, story_id, read[:complete])
+        return StoryTree(read, story.head_id, {row["passage_id"]: as_mark(row) for row in notes})
+
+    def _remember(self, owner: str, story_id: str, complete: list[Passage]) -> None:
+        self._read[owner, story_id] = complete
+        while len(self._read) > 1 and (
+            len(self._read) > REMEMBERED or sum(map(len, self._read.values())) > MOST_REMEMBERED
+        ):
             self._read.popitem(last=False)
-        return StoryTree(read, story.head_id, {row["passage_id"]: as_mark(row) for row in marked})
 
     async def add_passage(
         self,
@@ -299,44 +293,25 @@ class StoryStore(StoryList):
         nothing changes nothing.
         """
         tree = await self.tree(owner, story_id)
-        branch = tree.branch()
-        for passage_id in texts.keys() - {passage.id for passage in branch}:
-            raise no_passage(passage_id)
-        changed = [n for n, p in enumerate(branch) if texts.get(p.id, p.text) != p.text]
-        if not changed:
+        rows = await asyncio.to_thread(reworded, owner, tree, texts)
+        count = len(rows.passages)
+        if not count:
             return await self.story(owner, story_id)
-        copied = branch[changed[0] :]
-        if copied[-1].state == "streaming":
-            raise StoryError("The last passage is still being written: stop it first.")
-        copies: list[Passage] = []
-        parent_id = copied[0].parent_id
-        for passage in copied:
-            text = texts.get(passage.id, passage.text)
-            copies.append(
-                replace(passage, id=new_id(), parent_id=parent_id, source_id=passage.id, text=text)
-            )
-            parent_id = copies[-1].id
-        said = {
-            copy.id: mark
-            for copy in copies
-            if (mark := replace(tree.mark(copy.source_id or ""), deleted=False)) != UNMARKED
-        }
         async with self._growing.change() as connection:
             held = await hold(
                 connection,
                 owner,
                 story_id,
-                passage_count=stories.c.passage_count + len(copies),
+                passage_count=stories.c.passage_count + count,
                 head_number=stories.c.head_number + 1,
             )
-            first = held["passage_count"] - len(copies) + 1
-            rows = [
-                row_of(copy, owner, number, source)
-                for number, (copy, source) in enumerate(zip(copies, copied, strict=True), first)
-            ]
-            await connection.execute(passages_table.insert(), rows)
-            await add_marks(connection, held, said)
-            await record_move(connection, held, parent_id)
+            for row in rows.passages:
+                row["number"] += held["passage_count"] - count
+            for batch in batches(rows.passages):
+                await connection.execute(passages_table.insert(), batch)
+            for batch in batches(marked(held, rows.marks)):
+                await connection.execute(marks_table.insert(), batch)
+            await record_move(connection, held, rows.head_id)
             return await story_of(connection, owner, story_id)
 
     async def mark(self, owner: str, story_id: str, passage_id: str, **changes: Any) -> Mark:

@@ -23,7 +23,9 @@ from storygen.story.growing import INTERRUPTED
 from storygen.story.statements import HEAD
 from storygen.story.store import StoryStore
 
-TEXT = st.text(st.characters(exclude_characters="\0"), max_size=8)  # PostgreSQL holds no NUL
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
+)  # PostgreSQL: no NUL
 OWNERS = st.sampled_from(["ann", "ben"])
 PICK = st.integers(min_value=0)  # which of what there is
 
