@@ -26,11 +26,11 @@ from storygen.settings import ROOT
 from storygen.tokenizers import CharTokenizer
 from storygen.train.__main__ import main as train
 from storygen.train.checkpoint import read_checkpoint
-from storygen.train.metrics import read_metrics
+from storygen.train.metrics import METRICS, read_metrics
 from tests.security.save_until_killed import SAVES
 
 KINDS = ("checkpoint", "model", "adapter", "corpus")  # each is written over its last version
-STEPS = 400  # of a training: some kills' worth
+STEPS = 300  # of a training: some kills' worth
 RECIPE = f"""
 n_layer = 1
 n_head = 2
@@ -43,7 +43,7 @@ dropout = 0.1
 learning_rate = 1e-2
 eval_every = 20
 eval_windows = 3
-checkpoint_minutes = 0.0005
+checkpoint_minutes = 0.003
 prompts = ["once "]
 sample_tokens = 20
 [card]
@@ -127,9 +127,15 @@ def parent(what: str, folder: Path) -> Iterator[tuple[IO[str], IO[str]]]:
         process.stdin.close()
 
 
-def killed(stdin: IO[str], stdout: IO[str], after: float) -> list[str]:
-    """What a child said that was killed after so many seconds, or ended before."""
+def killed(stdin: IO[str], stdout: IO[str], after: float, begun: Path | None = None) -> list[str]:
+    """What a child said that was killed after so many seconds, or ended before. They are counted
+    from when it has added to a file."""
+    before = sized(begun)
     print(random.random(), file=stdin, flush=True)
+    for _ in range(1000):
+        if begun is None or sized(begun) != before:
+            break
+        time.sleep(0.02)
     time.sleep(after)
     print("kill", file=stdin, flush=True)
     return list(iter(stdout.readline, "gone\n"))
@@ -147,10 +153,10 @@ def kill_training(rounds: int, folder: Path) -> list[str]:
     with parent("training", unbroken) as (stdin, stdout):
         end(stdin, stdout)
     wrong: list[str] = []
-    reached, ends = 0, 0
+    reached, ends, resumed = 0, 0, 0
     with parent("training", broken) as (stdin, stdout):
         for n in range(rounds):
-            said = killed(stdin, stdout, 2 * random.random())
+            said = killed(stdin, stdout, random.random(), broken / "run" / METRICS)
             is_begun = (broken / "run").is_dir()
             found = read_checkpoint(broken / "run") if is_begun else None
             _, state, damaged = found or ({}, {"step": 0}, [])
@@ -158,15 +164,20 @@ def kill_training(rounds: int, folder: Path) -> list[str]:
                 wrong.append(f"round {n}: {damaged} are damaged")
             if state["step"] < reached:
                 wrong.append(f"round {n}: step {state['step']} is the newest, after {reached}")
-            reached = state["step"]
+            reached, resumed = state["step"], resumed + (state["step"] > 0)
             if n == rounds - 1 and not said:
                 said = end(stdin, stdout)
             if said:
                 wrong += [f"round {n}: {told} differs" for told in differences(unbroken, broken)]
                 (broken / "run").rename(broken / f"run-{ends}")
                 ends, reached = ends + 1, 0
-    print(f"training: {rounds} kills, {ends} trainings reached their end")
+    print(f"training: {rounds} kills, {resumed} left a checkpoint, {ends} runs reached their end")
     return wrong
+
+
+def sized(path: Path | None) -> int:
+    """The bytes of a file, of none where there is none."""
+    return path.stat().st_size if path is not None and path.exists() else 0
 
 
 def end(stdin: IO[str], stdout: IO[str]) -> list[str]:

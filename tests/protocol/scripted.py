@@ -91,7 +91,8 @@ def told(what: str, act: Callable[..., Any]) -> Callable[..., Any]:
 
     def done(self: Any, place: Place) -> Any:
         act(self, place)
-        write_down(what, place.user, running=sum(self.counts()))
+        counts = self.counts()
+        write_down(what, place.user, running=sum(counts), at_work=counts[0], in_line=counts[1])
 
     return done
 
