@@ -1,6 +1,8 @@
 import asyncio
+from typing import Literal
 
 import pytest
+from argon2 import Parameters, PasswordHasher, extract_parameters
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
@@ -47,6 +49,28 @@ async def test_only_the_password_itself_matches_what_is_kept() -> None:
     assert not await passwords.matches(None, GOOD)
     assert not await passwords.matches("no hash", GOOD)
     assert kept != await passwords.hashed(GOOD)  # each has a salt of its own
+
+
+async def test_the_same_work_is_done_for_a_name_that_nobody_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So how long it takes tells no name; a clock would say so of a quiet machine alone."""
+    done: list[tuple[Parameters, int]] = []
+
+    class Recorded(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+            done.append((extract_parameters(str(hash)), len(password)))
+            return super().verify(hash, password)
+
+    monkeypatch.setattr(passwords, "_hasher", Recorded(2, 16, 1))
+    passwords._nobody.cache_clear()
+    kept = await passwords.hashed(GOOD)
+    for tried in ("wrong otter rope", "x" * 5000):
+        for known in (kept, None):
+            assert not await passwords.matches(known, tried)
+    assert [n for _, n in done] == [16, 16, 201, 201]
+    assert all(parameters == done[0][0] for parameters, _ in done)
+    passwords._nobody.cache_clear()
 
 
 async def test_the_same_characters_match_however_they_were_put_together() -> None:
