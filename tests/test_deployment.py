@@ -61,6 +61,14 @@ def test_the_proxy_knows_every_chat() -> None:
         assert servers == list(CHATS)
 
 
+def test_every_proxy_that_is_shown_has_browsers_stay_with_tls() -> None:
+    shown = (ROOT / "docs/operations.md").read_text()
+    for beginning in ("stories.example {", "    listen 443 ssl;"):
+        example = shown.partition(beginning)[2].partition("```")[0]
+        assert "Strict-Transport-Security max-age=31536000" in example
+    assert "add_header Strict-Transport-Security $strictly always;" in NGINX
+
+
 def test_chats_believe_the_proxys_network_alone() -> None:
     (network,) = COMPOSE["networks"]["front"]["ipam"]["config"]
     for chat in CHATS.values():

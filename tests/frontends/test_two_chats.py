@@ -61,6 +61,13 @@ def test_a_browser_is_introduced_once_and_stays_with_its_chat(town: Town, cookie
     }
 
 
+def test_a_browser_that_came_by_tls_is_told_to_stay_with_it(town: Town) -> None:
+    for scheme, said in (("https", "max-age=31536000"), ("http", None)):
+        for path in ("/login", "/metrics"):  # an answer of a chat, and the proxy's own
+            answer = get(f"{town.url}{path}", headers={"X-Forwarded-Proto": scheme})
+            assert answer.headers.get("strict-transport-security") == said
+
+
 def test_a_sign_in_is_known_at_both(town: Town, cookie: str) -> None:
     for chat in town.chats:
         answer = get(f"{chat.url}/user", headers={"Cookie": cookie})
