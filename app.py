@@ -47,6 +47,8 @@ from storygen.launch import require_free_port, require_models, sole_use
 from storygen.observed import Observed
 from storygen.serve import app as serve
 from storygen.settings import ROOT, Settings, load_settings
+from storygen.story import purge
+from storygen.story.quota import MEGABYTE
 from storygen.story.store import StoryStore
 
 
@@ -122,7 +124,8 @@ def this_chat() -> Chat:
 async def start() -> None:
     """Get ready to write, or say why not and end."""
     try:
-        studio.store = await StoryStore.open(settings.store_url)
+        room = settings.storage_mb * MEGABYTE if door.is_shared else 0
+        studio.store = await StoryStore.open(settings.store_url, room)
         await door.open(studio.store.database)
         if keys is not None:
             keys.open(studio.store.database)
@@ -131,6 +134,8 @@ async def start() -> None:
         readiness.prove()
         running.add(asyncio.create_task(windows.watch(sio, door)))
         running.add(asyncio.create_task(elsewhere.attend(studio)))
+        days = settings.keep_deleted_days
+        running.add(asyncio.create_task(purge.attend(studio.store.growing, days)))
         ending.listen()
         gc.freeze()  # to look through all that was imported, again and again, stops every stream
         logger.info("The page is at http://%s:%d", config.run.host, config.run.port)

@@ -101,6 +101,18 @@ class Settings(BaseSettings):
         le=10**12,
         description="Tokens a user may be written in a day; 0: any number.",
     )
+    storage_mb: int = Field(
+        default=1000,
+        ge=0,
+        le=10**9,
+        description="Megabytes of stories a user may keep, where people sign in; 0: any number.",
+    )
+    keep_deleted_days: int = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description="Days after which a deleted story is gone for good; 0: never.",
+    )
     loaded_models: int = Field(
         default=3, ge=1, le=64, description="Models kept in memory; the longest unused goes first."
     )

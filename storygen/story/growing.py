@@ -37,7 +37,7 @@ class Growing:
     """The passages of a database that grow, and the changes that must wait for what is owed."""
 
     def __init__(self, database: Database, claims: Claims) -> None:
-        self._database, self.claims = database, claims
+        self.database, self.claims = database, claims
         self._owed: dict[str, Owed] = {}
 
     async def close(self) -> None:
@@ -49,7 +49,7 @@ class Growing:
     async def settle(self, which: sa.ColumnElement[bool]) -> None:
         """Say of abandoned passages that they are complete."""
         growing = sa.and_(which, passages_table.c.state == "streaming")
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             found = (await connection.execute(sa.select(passages_table).where(growing))).mappings()
             rows = {row["id"]: row for row in found}
             for passage_id in await self.claims.abandoned(connection, list(rows)):
@@ -65,14 +65,14 @@ class Growing:
     ) -> list[str]:
         """Passages that a program sharing the database was writing when it ended."""
         growing = [row["id"] for row in rows if row["state"] == "streaming"]
-        if not self._database.is_shared:
+        if not self.database.is_shared:
             return []
         return await self.claims.abandoned(connection, growing)
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, in which what is owed is stored first."""
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             owed = dict(self._owed)  # by now: what came while others wrote is newer
             for passage_id, owing in owed.items():
                 await connection.execute(

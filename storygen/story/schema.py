@@ -109,6 +109,7 @@ passages = Table(
     Column("source_id", WholeText, nullable=True),  # of a copy: the passage that was edited
     UniqueConstraint("story_id", "id"),
     UniqueConstraint("story_id", "number"),
+    Index("ix_passages_story_id_parent_id", "story_id", "parent_id"),  # for whoever deletes one
     ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
     ForeignKeyConstraint(["story_id", "parent_id"], ["passages.story_id", "passages.id"]),
 )

@@ -7,6 +7,7 @@ What a program that ended left unfinished is settled by the next one, see growin
 """
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from storygen.story.copies import batches, moved, reworded
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
+from storygen.story.quota import ROW, Quota, size_of
 from storygen.story.rows import (
     MAX_NAME,
     MAX_TEXT,
@@ -68,20 +70,22 @@ class StoryStore(StoryList):
     so does a database that cannot be used. Methods may be called by any number of tasks at once.
     """
 
-    def __init__(self, database: Database, growing: Growing) -> None:
+    def __init__(self, database: Database, growing: Growing, room: int = 0) -> None:
         super().__init__(database, growing)
+        self._quota = Quota(growing, room)
         self._read: OrderedDict[tuple[str, str], list[Passage]] = OrderedDict()
 
     @classmethod
-    async def open(cls, url: str) -> "StoryStore":
-        """The store at a SQLAlchemy URL such as sqlite+aiosqlite:////home/me/stories.db.
+    async def open(cls, url: str, room: int = 0) -> "StoryStore":
+        """The store at a SQLAlchemy URL such as sqlite+aiosqlite:////home/me/stories.db, with room
+        for so many bytes of each owner; 0: any number.
 
         Makes what is missing, checks what is there and brings it up to date. Passages that were
         being written when the last program ended are complete now, with the reason INTERRUPTED.
         """
         database = await Database.open(url)
         try:
-            store = cls(database, Growing(database, await claims_on(database)))
+            store = cls(database, Growing(database, await claims_on(database)), room)
         except BaseException:
             await database.close()
             raise
@@ -96,6 +100,11 @@ class StoryStore(StoryList):
     def database(self) -> Database:
         """The database the stories are in; accounts are kept there, too."""
         return self._database
+
+    @property
+    def growing(self) -> Growing:
+        """The passages that grow, and the changes that must wait for what is owed."""
+        return self._growing
 
     @property
     def claims(self) -> Claims:
@@ -123,6 +132,8 @@ class StoryStore(StoryList):
         """
         story_id, now = new_id(), datetime.now(UTC)
         rows = await asyncio.to_thread(moved, owner, story_id, passages, head_id, marks or {})
+        size = ROW + len(json.dumps(settings)) + await asyncio.to_thread(size_of, rows.passages)
+        await self._quota.take(owner, size)
         story = new_story(owner, story_id, title, settings, now)
         # Nobody else's change waits for all of a long story: it is stored batch by batch, as one
         # that was deleted and cannot be restored, and seen once it is whole.
@@ -162,6 +173,7 @@ class StoryStore(StoryList):
         passage_id and with the head. All of it is stored at once, or nothing."""
         story = new_story(owner, new_id(story_id), title, settings, datetime.now(UTC))
         story |= {"passage_count": len(texts), "head_number": 1}
+        await self._quota.take(owner, ROW + _size(texts))
         async with self._growing.change() as connection:
             held = await insert(connection, stories, story)
             return await self._tell(connection, held, None, texts, passage_id)
@@ -234,6 +246,7 @@ class StoryStore(StoryList):
             "params": params,
             "created_at": datetime.now(UTC),
         }
+        await self._quota.take(owner, size_of([row]))
         async with self._growing.claimed(given, state), self._growing.change() as connection:
             held = await hold(
                 connection,
@@ -253,6 +266,7 @@ class StoryStore(StoryList):
         self, owner: str, story_id: str, texts: Sequence[str], *, passage_id: str
     ) -> list[Passage]:
         """What its writer adds to the end of a story, as begin_story takes it."""
+        await self._quota.take(owner, _size(texts))
         async with self._growing.change() as connection:
             held = await hold(
                 connection,
@@ -297,6 +311,7 @@ class StoryStore(StoryList):
         count = len(rows.passages)
         if not count:
             return await self.story(owner, story_id)
+        await self._quota.take(owner, await asyncio.to_thread(size_of, rows.passages))
         async with self._growing.change() as connection:
             held = await hold(
                 connection,
@@ -345,6 +360,8 @@ class StoryStore(StoryList):
         anything else is once it can be.
         """
         owing = Owed(owner, within(text, MAX_TEXT, "passage"), state, finish_reason)
+        if state == "complete":  # what a model wrote is never refused, but it counts
+            self._quota.add(owner, len(text))
         return await self._growing.grow(passage_id, owing)
 
     async def move_head(self, owner: str, story_id: str, passage_id: str | None) -> Story:
@@ -388,3 +405,7 @@ class StoryStore(StoryList):
             query = sa.select(stories.c.head_number).where(*mine)
             here = (await connection.execute(query)).scalar_one()
             return here < await last_move(connection, owner, story_id)
+
+
+def _size(texts: Sequence[str]) -> int:
+    return size_of([{"text": text} for text in texts])

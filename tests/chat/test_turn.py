@@ -449,3 +449,16 @@ async def test_a_model_of_another_is_neither_offered_nor_written_with(
     assert any("is gone" in output for output in window.browser.outputs)
     assert await window.texts() == ["It begins."]
     assert not engine.requests
+
+
+async def test_what_was_typed_stays_on_the_page_where_there_is_no_room(
+    window: Window, studio: Studio
+) -> None:
+    await window.type("It begins.")
+    studio.store._quota._limit = 1
+    await window.type("And it goes on.")
+    assert "And it goes on." in window.browser.outputs
+    assert "nothing was added" in window.browser.outputs[-1]
+    studio.store._quota._limit = 0
+    await window.type("And on.")
+    assert "And on." in await window.texts()
