@@ -2,12 +2,12 @@
 
     python -m benchmarks.reliability.mixed [--minutes 60] [--clients 16] [--real]
 
-Each writes, stops, retries, undoes, edits, changes settings, reads the manuscript and the tree,
-searches, exports, imports a draft, closes the window and opens the story again. Prints a line a
-minute: turns and requests, the 50th and 99th percentile of the wait for the first words and for an
-answer over HTTP, the server's memory. Ends with 1 after any error, or where the last quarter needs
-more than 50 MB above the first. --real takes app.py and the shipped models, otherwise the engine
-answers at once and the page itself is what is measured.
+Each is a user of their own, whom a proxy names, and writes, stops, retries, undoes, edits, changes
+settings, reads the manuscript and the tree, searches, exports, imports a draft, closes the window
+and opens the story again. Prints a line a minute: turns and requests, the 50th and 99th percentile
+of the wait for the first words and for an answer over HTTP, the server's memory. Ends with 1 after
+any error, or where the last quarter needs more than 50 MB above the first. --real takes app.py and
+the shipped models, otherwise the engine answers at once and the page itself is what is measured.
 """
 
 import argparse
@@ -25,6 +25,12 @@ import httpx
 from benchmarks.reliability.sessions import COMMAND, GROWTH, resident
 from tests.protocol.conftest import PATIENCE, REAL, Client, Server, serve
 
+HEADER = "Remote-User"
+BY_PROXY = {
+    "STORYGEN_AUTH": "proxy",
+    "STORYGEN_PROXY_HEADER": HEADER,
+    "STORYGEN_TRUSTED_PROXIES": "127.0.0.1",
+}
 WORDS = "The lamp went out and nobody in the house said a word about it until the morning. "
 TURNS = ["write", "write", "continue", "retry", "undo", "stop", "set"]
 READS = ["manuscript", "tree", "find?text=lamp", "context", "export/md", "export/json"]
@@ -50,13 +56,16 @@ class Seen:
 class Writer:
     """One of them, at work until the time is over."""
 
-    def __init__(self, server: Server, cookie: str, number: int, seen: list[Seen]) -> None:
-        self.server, self.cookie, self.draw = server, cookie, random.Random(number)
-        self.seen, self.client = seen, Client(server, cookie)
-        headers = {"Cookie": cookie}
+    def __init__(self, server: Server, number: int, seen: list[Seen]) -> None:
+        self.server, self.user, self.draw = (
+            server,
+            {HEADER: f"writer {number}"},
+            random.Random(number),
+        )
+        self.seen, self.client = seen, self._window()
         unused = httpx.Limits(keepalive_expiry=2)  # before the server closes it, after 5 seconds
         self.http = httpx.AsyncClient(
-            base_url=server.url, headers=headers, timeout=PATIENCE, limits=unused
+            base_url=server.url, headers=self.user, timeout=PATIENCE, limits=unused
         )
 
     async def work(self, until: float) -> None:
@@ -125,8 +134,11 @@ class Writer:
 
     async def _open_again(self, story: str = "") -> None:
         await self.client.socket.disconnect()
-        self.client = Client(self.server, self.cookie, story)
+        self.client = self._window(story)
         await self._open()
+
+    def _window(self, story: str = "") -> Client:
+        return Client(self.server, "none=none", story, **self.user)
 
     async def _open(self) -> None:
         await self.client.connect()
@@ -144,8 +156,8 @@ def _percentiles(seconds: list[float]) -> str:
 async def evening(server: Server, clients: int, minutes: int) -> tuple[list[Seen], list[float]]:
     """Have them all work; what each minute was like, and the memory at its end."""
     seen, memory = [Seen()], list[float]()
-    cookie, until = server.cookie, time.monotonic() + 60 * minutes
-    writers = [Writer(server, cookie, number, seen) for number in range(clients)]
+    until = time.monotonic() + 60 * minutes
+    writers = [Writer(server, number, seen) for number in range(clients)]
     tasks = [asyncio.create_task(writer.work(until)) for writer in writers]
     for minute in range(1, minutes + 1):
         await asyncio.sleep(60)
@@ -165,7 +177,7 @@ def main() -> int:
     parser.add_argument("--real", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = serve(Path(folder) / "data", REAL if args.real else COMMAND)
+        server = serve(Path(folder) / "data", REAL if args.real else COMMAND, **BY_PROXY)
         try:
             seen, memory = asyncio.run(evening(server, args.clients, args.minutes))
         finally:

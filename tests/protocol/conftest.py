@@ -176,8 +176,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 class Client:
     """A browser's socket."""
 
-    def __init__(self, server: Server, cookie: str, story_id: str = "") -> None:
+    def __init__(self, server: Server, cookie: str, story_id: str = "", **headers: str) -> None:
+        """headers go with every request, beside the cookie."""
         self.server, self.cookie = server, cookie
+        self.headers = {"Cookie": cookie, **headers}
         self.session_id, self.story_id = str(uuid4()), story_id
         self.socket = socketio.AsyncClient(reconnection=False, request_timeout=PATIENCE)
         self.events: list[tuple[float, str, Any]] = []
@@ -233,7 +235,7 @@ class Client:
             socketio_path="/ws/socket.io",
             transports=["websocket"],
             auth=usual if auth is None else auth,
-            headers={"Cookie": self.cookie, **headers},
+            headers={**self.headers, **headers},
             wait_timeout=PATIENCE,
         )
         await self.socket.emit("connection_successful")
@@ -267,7 +269,7 @@ class Client:
             return await http.post(
                 "/project/action",
                 json={"sessionId": self.session_id, "action": action},
-                headers={"Cookie": self.cookie},
+                headers=self.headers,
             )
 
     async def finished(self) -> None:
