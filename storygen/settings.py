@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         description="Megabytes of stories a user may keep, where people sign in; 0: any number.",
     )
     keep_deleted_days: int = Field(
-        default=30,
+        default=0,
         ge=0,
         le=36_500,
         description="Days after which a deleted story is gone for good; 0: never.",
