@@ -14,6 +14,7 @@ from storygen.accounts.keys import Keys
 from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import Users
 from storygen.errors import StoryError
+from storygen.story import database as module
 from storygen.story.backup import back_up, restore
 from storygen.story.database import Database
 from storygen.story.store import StoryStore
@@ -116,23 +117,33 @@ async def test_a_file_that_holds_no_stories_is_no_backup(tmp_path: Path, content
     assert not (tmp_path / "backup").exists()
 
 
-async def test_an_older_schema_is_backed_up_as_it_is(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_an_older_schema_is_backed_up_as_it_is(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
     """New code backs up before an update, while the old page runs on the old schema."""
-    story_id = await told(url, "Rain")
-    database = await Database.open(url)
-    async with database.write() as connection:  # as it was before there were keys
-        await connection.exec_driver_sql("DROP TABLE api_keys")
-        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
-    await database.close()
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database()
+    else:
+        url = request.getfixturevalue("sqlite_url")
+    with monkeypatch.context() as patch:  # the program as it was before
+        upgrade = module.command.upgrade
+        patch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, "0002"))
+        old = await Database.open(url)
+    columns = "id, owner, title, settings, passage_count, head_number, created_at, updated_at"
+    values = "'a', 'me', 'Fog', '{}', 0, 0, '2026-01-02 03:04:05.0', '2026-01-02 03:04:05.0'"
+    async with old.write() as connection:
+        await connection.exec_driver_sql(f"INSERT INTO stories ({columns}) VALUES ({values})")
     manifest = await back_up(url, tmp_path / "backup")
-    assert (manifest["schema"], manifest["stories"]) == ("0003", 1)
-    database = Database.as_it_is(url)
-    async with database.read() as connection:
+    assert (manifest["schema"], manifest["stories"]) == ("0002", 1)
+    async with old.read() as connection:
         found = await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
-        assert found.scalar_one() == "0003"
-    await database.close()
+        assert found.scalar_one() == "0002"
+    await old.close()
     await restore(url, tmp_path / "backup")
-    assert await read(url, story_id) == ["Rain"]
+    store = await StoryStore.open(url)
+    assert [story.title for story in await store.stories(ME)] == ["Fog"]
+    await store.close()
 
 
 async def test_what_was_there_is_kept_beside(sqlite_url: str, tmp_path: Path) -> None:
