@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 
 from storygen import checkpoints
+from storygen.accounts.models import give
+from storygen.catalogue import Catalogue
 from storygen.chat import guards
 from storygen.checkpoints.adapter import save_adapter
 from storygen.checkpoints.export import export_gguf
@@ -133,6 +135,17 @@ def read_secret(folder: Path) -> object:
     return "whole"
 
 
+def save_owner(folder: Path, version: int) -> None:
+    model = folder / "weights" / "model"
+    if not model.is_dir():
+        checkpoints.save(model, random_model(len(CHARACTERS)), letters(0))
+    give(folder / "weights", "model", f"writer-{version}")
+
+
+def read_owner(folder: Path) -> object:
+    return Catalogue(folder / "weights").get("model").owner
+
+
 def save_carelessly(folder: Path, version: int) -> None:
     new = folder / "note.new"
     new.write_text(f"{version}" * 100)
@@ -150,6 +163,7 @@ SAVES = {
     "corpus": Kind(save_corpus, read_corpus),
     "gguf": Kind(save_gguf, read_gguf),
     "secret": Kind(save_secret, read_secret),
+    "owner": Kind(save_owner, read_owner),
     "careless": Kind(save_carelessly, read_note),  # so that it is seen what this finds
 }
 

@@ -11,7 +11,15 @@ import pytest
 
 from storygen.settings import ROOT
 
-SAVES = {"checkpoint": 15, "model": 20, "adapter": 15, "corpus": 15, "gguf": 5, "secret": 3}
+SAVES = {
+    "checkpoint": 15,
+    "model": 20,
+    "adapter": 15,
+    "corpus": 15,
+    "gguf": 5,
+    "secret": 3,
+    "owner": 3,
+}
 
 
 @pytest.fixture(scope="module")
