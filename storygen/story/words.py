@@ -15,6 +15,7 @@ Span = tuple[int, int]
 
 MAX_SOUGHT = 500
 _MOST_PAIRS = 1_000_000  # of equal pieces that one comparison looks at; it takes a second then
+_MOST_PIECES = 500_000  # of two texts that are compared piece by piece
 _WORD = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 _LINE = re.compile(r"[^\n]*\n+|[^\n]+")
 
@@ -26,11 +27,11 @@ def differences(left: str, right: str) -> list[Change]:
     compared first, then the words of those that differ, each with the space before it.
     """
     found: list[Change] = []
-    for a, b in _differing(_LINE.findall(left), _LINE.findall(right)):
+    for a, b in _differing(_pieces(_LINE, left), _pieces(_LINE, right)):
         if a == b:
             found.append(("same", "".join(a)))
             continue
-        for old, new in _differing(_WORD.findall("".join(a)), _WORD.findall("".join(b))):
+        for old, new in _differing(_pieces(_WORD, "".join(a)), _pieces(_WORD, "".join(b))):
             if old == new:
                 found.append(("same", "".join(old)))
                 continue
@@ -93,6 +94,11 @@ class Sought:
         return "".join([*parts, text[here:]])
 
 
+def _pieces(pattern: re.Pattern[str], text: str) -> list[str]:
+    """What findall finds, one by one: in one call, of a long text, no other thread had its turn."""
+    return [found[0] for found in pattern.finditer(text)]
+
+
 def _is_word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
@@ -109,8 +115,11 @@ def _differing(left: list[str], right: list[str]) -> list[tuple[list[str], list[
     while end < min(len(left), len(right)) - start and left[-1 - end] == right[-1 - end]:
         end += 1
     a, b = left[start : len(left) - end], right[start : len(right) - end]
-    among_right = Counter(b)
-    if sum(count * among_right[piece] for piece, count in Counter(a).items()) <= _MOST_PAIRS:
+    among_right = Counter(b) if len(a) + len(b) <= _MOST_PIECES else None
+    if (
+        among_right is not None
+        and sum(count * among_right[piece] for piece, count in Counter(a).items()) <= _MOST_PAIRS
+    ):
         codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
         between = [(a[i:j], b[k:m]) for _, i, j, k, m in codes]
     else:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storygen.errors import StoryError
+from storygen.story import words
 from storygen.story.words import Sought, changed_spans, differences
 
 PROSE = st.lists(
@@ -98,3 +99,14 @@ def _slowly_replaced(text: str, sought: Sought) -> str:
 def test_what_cannot_be_looked_for_is_said(text: str) -> None:
     with pytest.raises(StoryError, match=f"Text of {len(text)} characters"):
         Sought(text)
+
+
+def test_very_long_texts_differ_in_one_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_MOST_PIECES", 5)
+    left, right = "One old word here now.", "One new word there now."
+    assert differences(left, right) == [
+        ("same", "One"),
+        ("left", " old word here"),
+        ("right", " new word there"),
+        ("same", " now."),
+    ]
