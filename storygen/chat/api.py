@@ -43,6 +43,7 @@ MOST_HITS = 200
 AROUND = 40  # characters shown before and after a hit
 LIKELY = 200  # tokens of the next word's picture
 FAN = 12  # words of the fan
+MAX_COMPARED = 8_000_000  # characters of two branches, from where they part
 MAX_AFTER = 2_000  # characters of words tried at the end of the story
 
 
@@ -175,7 +176,13 @@ def _compared(left: Sequence[Passage], right: Sequence[Passage]) -> Response:
     while common < min(len(left), len(right)) and left[common].id == right[common].id:
         common += 1
     before = left[common - 1].text if common else ""
-    found = differences(manuscript_of(left[common:], before), manuscript_of(right[common:], before))
+    texts = manuscript_of(left[common:], before), manuscript_of(right[common:], before)
+    if (length := sum(map(len, texts))) > MAX_COMPARED:
+        raise StoryError(
+            f"These branches have {length:,} characters from where they part: at most "
+            f"{MAX_COMPARED:,} can be compared. Compare an earlier part of them."
+        )
+    found = differences(*texts)
     return written(
         {
             "common": common,

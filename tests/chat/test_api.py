@@ -144,6 +144,17 @@ async def test_two_branches_are_compared_from_where_they_part(
     assert found["right"] == [["same", " It"], ["new", " snowed on Ann"], ["same", "."]]
 
 
+async def test_branches_too_long_to_be_compared_are_said_to_be(
+    client: httpx.AsyncClient, story: Story, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "MAX_COMPARED", 20)
+    left, right = [passage.id for passage in await store.tree(OWNER, story.id)][1:]
+    path = f"/api/stories/{story.id}/compare"
+    answer = await client.get(path, params={"left": left, "right": right})
+    assert answer.status_code == 400
+    assert "29 characters from where they part: at most 20" in answer.json()["error"]
+
+
 async def test_text_is_found_on_the_branch_with_what_is_around_it(
     client: httpx.AsyncClient, store: StoryStore, story: Story
 ) -> None:
