@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.reliability.sessions import COMMAND, GROWTH, resident
-from tests.protocol.conftest import PATIENCE, REAL, Client, Server, serve
+from tests.protocol.conftest import PATIENCE, REAL, Client, Server, errors_in, serve
 
 HEADER = "Remote-User"
 BY_PROXY = {
@@ -184,9 +184,9 @@ def main() -> int:
             code = server.stop()
         log = server.log.read_text(errors="replace")
     errors = [error for minute in seen for error in minute.errors]
-    if "Traceback" in log:
-        errors.append(log[-3000:])
-        print(errors[-1])
+    if found := errors_in(log):
+        errors += found
+        print(*found, sep="\n")
     words = _percentiles([wait for minute in seen for wait in minute.first_words])
     answers = _percentiles([wait for minute in seen for wait in minute.answers])
     print(f"{args.clients} clients, {args.minutes} min: first words {words}, answers {answers}")
