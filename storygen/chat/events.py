@@ -67,7 +67,9 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         return answer
 
     async def on_connected(sid: str) -> None:
-        session = WebsocketSession.require(sid)
+        session = WebsocketSession.get(sid)
+        if session is None:  # the window has gone again
+            return
         await connected(sid)
         chat = studio.chat(session)
         chat.opened.set()
