@@ -110,7 +110,7 @@ if isinstance(door, PasswordDoor):
 page.install(app, settings.allow_origins, [*ours, *asked], door)
 app.add_middleware(Observed)
 events.listen(sio, studio)
-windows.guard(sio, door)
+windows.guard(sio)
 running: set[asyncio.Task[None]] = set()
 
 

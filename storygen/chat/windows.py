@@ -17,7 +17,7 @@ MOST_WINDOWS = 100  # of one user
 logger = logging.getLogger(__name__)
 
 
-def guard(sio: AsyncServer, door: Door) -> None:
+def guard(sio: AsyncServer) -> None:
     """Note whose each window is as it opens, and refuse a user's window too many; call when all
     handlers are in their place.
 

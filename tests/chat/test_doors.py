@@ -63,7 +63,7 @@ async def proxy(store: StoryStore) -> Door:
 
 async def test_a_trusted_proxy_says_who_asks(proxy: Door, store: StoryStore) -> None:
     for name in ("ada", "ada ", "Žofie 🦦"):
-        answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]  # httpx takes bytes
+        answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]  # bytes, as on the wire  # httpx takes bytes
         assert answer.status_code == 200, answer.text
         assert answer.json()["owner"] == answer.json()["chainlit"]
         assert answer.headers["cache-control"] == "no-store"

@@ -210,7 +210,7 @@ async def test_a_first_model_that_does_not_open_is_not_ready() -> None:
     await until_ready(readiness)
     first, *others = [model.name for model in studio.engine.models()]
     for stuck, status in ((first, 503), (others[0], 200)):
-        studio.engine.health = lambda name=stuck: Health(is_alive=True, stuck=(name,))  # type: ignore[method-assign,misc]
+        studio.engine.health = lambda name=stuck: Health(is_alive=True, stuck=(name,))  # type: ignore[method-assign,misc]  # in its place
         answer = await ask(readiness, "/ready")
         assert answer.status_code == status
         assert (await ask(readiness, "/health")).status_code == 200

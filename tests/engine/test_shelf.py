@@ -175,12 +175,18 @@ def test_those_in_line_behind_what_does_not_open_come_to_their_turn(clock):
     disk.back.set()
 
 
-def test_what_opens_too_late_for_anybody_is_closed_when_its_place_is_needed(clock):
+def one_late(clock):
+    """Nobody waits any more for "away", and "b" has its place."""
     disk = Disk()
     reader = Reader(1, disk, patience=120)
     assert reader.shelf.take("away", {"away"}) is None
     clock.now = 121
     reader.take("b", {"b"})
+    return disk, reader
+
+
+def test_what_opens_too_late_for_anybody_is_closed_when_its_place_is_needed(clock):
+    disk, reader = one_late(clock)
     disk.back.set()
     assert reader.told.acquire(timeout=60)
     reader.take("c", {"c"})
@@ -192,11 +198,7 @@ def test_what_opens_too_late_for_anybody_is_closed_when_its_place_is_needed(cloc
 
 
 def test_what_opens_after_the_end_is_closed(clock):
-    disk = Disk()
-    reader = Reader(1, disk, patience=120)
-    assert reader.shelf.take("away", {"away"}) is None
-    clock.now = 121
-    reader.take("b", {"b"})
+    disk, reader = one_late(clock)
     reader.shelf.clear()
     disk.back.set()
     assert reader.told.acquire(timeout=60)
