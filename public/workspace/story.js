@@ -100,9 +100,12 @@ class Story extends EventTarget {
   /** A passage grew; its text from character `from` on is known. */
   grow({ id, parent, from, text, version, done }) {
     if ((version ?? null) !== null) return;
-    if (from === 0) this.#live = { id, text: "" };
+    if (from === 0) this.#live = { id, parent, text: "", isDone: false };
     const live = this.#live?.id === id && from <= lengthOf(this.#live.text) ? this.#live : null;
-    if (live) live.text = live.text.slice(0, position(live.text, from)) + text;
+    if (live) {
+      live.text = live.text.slice(0, position(live.text, from)) + text;
+      live.isDone = Boolean(done);
+    }
     if (!this.isLoaded) return;
     if (!live) return void this.refresh();
     let passage = this.passages.find((p) => p.id === id);
@@ -138,11 +141,19 @@ class Story extends EventTarget {
       if (passage.state === "streaming" && passage.id === this.#live?.id)
         passage.text = this.#live.text; // what is stored may be a second old
     const was = this.isLoaded ? this.passages.length : -1;
-    this.passages = [...this.passages.slice(0, kept + 1), ...answer.passages];
+    const begun = this.#begunSince(answer);
+    this.passages = [...this.passages.slice(0, kept + 1), ...answer.passages, ...begun];
     Object.assign(this, { title: answer.title, head: answer.head, canRedo: answer.can_redo });
     this.isLoaded = true;
     if (!this.#begunWith.has(this.id)) this.#begunWith.set(this.id, wordsOf(this.passages));
     if (answer.passages.length || was !== this.passages.length) this.#say("passages", kept + 1);
+  }
+
+  /** The passage being written, where the answer left before it was begun. */
+  #begunSince(answer) {
+    const live = this.#live;
+    if (!live || live.isDone || answer.head !== live.parent) return [];
+    return this.passages.filter((p) => p.id === live.id);
   }
 
   #cut(length) {

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from uuid import uuid4
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Desk
 from tests.browser.test_prose import LINES, random_prose
@@ -89,6 +89,26 @@ def test_manuscript_grows_with_each_word(workspace: Workspace) -> None:
     workspace.ask({"growing": growing | {"from": len(text), "text": " me", "done": "stop"}})
     expect(workspace.passages.nth(2)).to_have_text(f"{text} me", use_inner_text=True)
     assert scroller.evaluate("e => e.scrollTop") == 0  # but not where one reads elsewhere
+
+
+def test_growing_passage_outlives_an_answer_that_left_before_it(workspace: Workspace) -> None:
+    page = workspace.page
+    workspace.begin()
+    expect(page.locator(".ws-counts")).to_contain_text(f"+{SHORT + 9} words")
+    growing = {"id": str(uuid4()), "parent": workspace.id_of(1), "version": None}
+    unknown = {"changed": {"head": str(uuid4())}}  # so it is asked for
+    held: list[Route] = []
+    page.route("**/manuscript*", lambda route: held.append(route))
+    with page.expect_request("**/manuscript*"):
+        workspace.ask(unknown)
+    workspace.ask({"growing": growing | {"from": 0, "text": " She waited"}})
+    expect(workspace.passages).to_have_count(3)
+    workspace.ask(unknown)  # once the first answer was taken
+    with page.expect_request("**/manuscript*"):
+        held[0].continue_()
+    page.evaluate("() => new Promise(requestAnimationFrame)")  # it is drawn with the next frame
+    assert workspace.texts()[2:] == [" She waited"]
+    held[1].continue_()
 
 
 def test_passage_is_edited_where_it_stands(workspace: Workspace) -> None:
