@@ -26,12 +26,12 @@ from storygen.chat.answering import (
     written,
 )
 from storygen.chat.controls import Choices, remembered
-from storygen.chat.draft import prompt_for
+from storygen.chat.draft import NOTHING_YET, prompt_for
 from storygen.chat.history import cursor_of, position_of
 from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import passage_views, story_view, tree_view
-from storygen.errors import StoryError
+from storygen.errors import PromptError, StoryError
 from storygen.story.feedback import preferences
 from storygen.story.prompt import Prompt, prompt_budget
 from storygen.story.steering import steering_of
@@ -278,8 +278,8 @@ async def context(studio: Studio, owner: str, request: Request) -> Any:
 
 async def next_tokens(studio: Studio, owner: str, request: Request) -> Any:
     """The likeliest next tokens and what the settings make of them."""
-    choices, prompt, _ = await _prompt(studio, owner, request)
-    found = await studio.engine.next_tokens(choices.model, prompt.text, LIKELY, user=owner)
+    choices, text = await _text(studio, owner, request)
+    found = await studio.engine.next_tokens(choices.model, text, LIKELY, user=owner)
     names = ("temperature", "top_k", "top_p", "min_p")
     return {
         "tokens": [{"text": token.text, "p": math.exp(token.logprob)} for token in found],
@@ -289,9 +289,17 @@ async def next_tokens(studio: Studio, owner: str, request: Request) -> Any:
 
 async def next_words(studio: Studio, owner: str, request: Request) -> Any:
     """The likeliest next words, whole ones."""
-    choices, prompt, _ = await _prompt(studio, owner, request)
-    found = await studio.engine.next_words(choices.model, prompt.text, FAN, user=owner)
+    choices, text = await _text(studio, owner, request)
+    found = await studio.engine.next_words(choices.model, text, FAN, user=owner)
     return {"words": [{"text": word.text, "p": word.probability} for word in found]}
+
+
+async def _text(studio: Studio, owner: str, request: Request) -> tuple[Choices, str]:
+    """What the story's model would read now; PromptError for nothing."""
+    choices, prompt, _ = await _prompt(studio, owner, request)
+    if not prompt.text:
+        raise PromptError(NOTHING_YET)
+    return choices, prompt.text
 
 
 async def _prompt(studio: Studio, owner: str, request: Request) -> tuple[Choices, Prompt, int]:

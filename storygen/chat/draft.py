@@ -31,6 +31,7 @@ FLUSH_EVERY = 0.05  # seconds between what the window is sent; more often, brows
 SAVE_EVERY = 0.5
 UNSAID = 0.15  # seconds that a model may read before it is said what it does
 SEEDS = 2**31
+NOTHING_YET = "The story is empty. Write how it begins, then a model goes on."
 
 Tell = Callable[[], Awaitable[Sequence[Passage]]]  # gives the branch that a model goes on after
 logger = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ class Author:
             branch = await tell()
             draft.parent_id = branch[-1].id if branch else None
             made = await prompt_for(self.engine, model, branch, draft.steering, longest)
+            if not made.text:
+                raise PromptError(NOTHING_YET)
             draft.forgotten, trailing = made.left_out, made.trailing
             return made.text
 
@@ -250,17 +253,14 @@ async def prompt_for(
     steering: Steering,
     max_new_tokens: int,
 ) -> Prompt:
-    """What a model reads before it goes on after the branch; raises PromptError for nothing."""
-    prompt = await build_prompt(
+    """What a model reads before it goes on after the branch."""
+    return await build_prompt(
         branch,
         budget=prompt_budget(model.block_size, max_new_tokens),
         count_tokens=partial(engine.count_tokens, model.name),
         steering=steering,
         template=model.prompt_template,
     )
-    if not prompt.text:
-        raise PromptError("The story is empty. Write how it begins, then a model goes on.")
-    return prompt
 
 
 def steered(params: SamplingParams, steering: Steering) -> SamplingParams:

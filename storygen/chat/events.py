@@ -19,6 +19,7 @@ from storygen.chat import buttons, guards, workspace
 from storygen.chat.buttons import commands, head_of
 from storygen.chat.controls import remembered
 from storygen.chat.doors import visitor_of
+from storygen.chat.draft import NOTHING_YET
 from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.sockets import Sockets
 from storygen.chat.state import Chat, Studio
@@ -179,7 +180,7 @@ async def type_command(turn: Turn, written: guards.Written) -> None:
         )
     elif not chat.is_stored:
         await chat.screen.forget(written.id)
-        raise StoryError("The story is empty. Write how it begins, then a model goes on.")
+        raise StoryError(NOTHING_YET)
     else:
         await chat.screen.forget(written.id)
         tree = await turn.store.tree(chat.owner, chat.story_id)

@@ -7,6 +7,7 @@ Everything it only reads comes over its routes (api.py). A message is {"storygen
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from storygen.chat.draft import NOTHING_YET
 from storygen.chat.guards import is_uuid
 from storygen.chat.settings import apply_settings, show_settings
 from storygen.chat.state import Chat, Studio
@@ -16,8 +17,6 @@ from storygen.story.words import Sought
 
 Asked = Mapping[str, Any]
 Verb = Callable[[Studio, Chat, Asked], Awaitable[None]]
-
-NOTHING_YET = "The story is empty. Write how it begins, then a model goes on."
 
 
 def asked(payload: object) -> Asked | None:

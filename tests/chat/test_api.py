@@ -209,6 +209,18 @@ async def test_the_context_is_the_very_text_the_model_reads(
     assert (found["left_out"], found["dropped"]) == (0, [])
 
 
+async def test_nothing_is_read_of_an_empty_story(
+    client: httpx.AsyncClient, store: StoryStore, story: Story
+) -> None:
+    await store.move_head(OWNER, story.id, None)
+    found = await get(client, f"/api/stories/{story.id}/context")
+    assert (found["used"], found["budget"], found["parts"]) == (0, 64, [])
+    for what in ("next", "words"):
+        answer = await client.get(f"/api/stories/{story.id}/{what}")
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("The story is empty.")
+
+
 async def test_next_tokens_have_probabilities(client: httpx.AsyncClient, story: Story) -> None:
     found = await get(client, f"/api/stories/{story.id}/next")
     assert found["settings"] == {"temperature": 0.8, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
