@@ -119,7 +119,8 @@ class Writer:
 
     async def _read(self, path: str) -> None:
         begun = time.monotonic()
-        (await self.http.get(path)).raise_for_status()
+        answer = await self.http.get(path)
+        assert answer.is_success, f"{path}: {answer.text}"
         self.seen[-1].answers.append(time.monotonic() - begun)
 
     async def _bring_in(self) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +74,7 @@ class Database:
             self._reader = engine
         # Changes queue here in order of arrival; the database would let chance decide who is next.
         self._turn = asyncio.Lock()
+        self._away: Exception | None = None  # why the last transaction could not be begun
         self.place = place_of(engine.url)
 
     @classmethod
@@ -116,12 +117,25 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: on the disk when the block ends, undone when it ends in an error."""
+        """A transaction: on the disk when the block ends, undone when it ends in an error.
+
+        Where none can be begun, whoever queued meanwhile is refused as well, instead of finding
+        out one after another.
+        """
         with self.errors_as_sentences(), timed(DATABASE_WRITE):
+            away = self._away
             async with asyncio.timeout(QUEUE_SECONDS):
                 await self._turn.acquire()
             try:
-                async with self._writer.begin() as connection:
+                if self._away not in (away, None):
+                    raise self._away.with_traceback(None)
+                async with AsyncExitStack() as stack:
+                    try:
+                        connection = await stack.enter_async_context(self._writer.begin())
+                        self._away = None
+                    except Exception as error:
+                        self._away = error
+                        raise
                     yield connection
             finally:
                 self._turn.release()

@@ -3,19 +3,40 @@ import re
 import resource
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from storygen.errors import StoryError
+from storygen.errors import DatabaseError, StoryError
 from storygen.story import database as database_module
 from storygen.story.database import Database
 from storygen.story.store import StoryStore
 from tests.living import living_loop
 
 ME = "me"
+
+
+async def test_who_queued_for_a_database_that_is_away_is_refused_with_the_first(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database_module.PRAGMAS, "busy_timeout", ("1000", 1000))
+    database = await Database.open(url)
+
+    async def change() -> None:
+        async with database.write():
+            pass
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        errors = await asyncio.gather(*(change() for _ in range(30)), return_exceptions=True)
+        assert time.monotonic() - begun < 10  # one after another it would be 30 seconds
+    assert all(isinstance(error, DatabaseError) for error in errors)
+    await change()  # and who comes later tries anew
+    await database.close()
 
 
 @pytest.fixture
