@@ -15,7 +15,7 @@ from storygen import logs, metrics
 from storygen.chat.guards import is_uuid
 from storygen.chat.page import signed_in
 from storygen.chat.shares import RETRY_SECONDS
-from storygen.errors import BusyError, StoryError, StorygenError
+from storygen.errors import BusyError, DatabaseError, StoryError, StorygenError
 from storygen.observed import template
 
 NOT_KEPT = {"cache-control": "no-store"}
@@ -43,7 +43,7 @@ def answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
             found = await answer(owner, request)
         except Refused as refusal:
             return _refusal(refusal.status, str(refusal))
-        except BusyError as error:
+        except (BusyError, DatabaseError) as error:
             metrics.error_told(error)
             return _refusal(503, str(error))
         except StorygenError as error:

@@ -1,5 +1,6 @@
 """A window without a browser: a real session, store and turn, and a screen made of the events."""
 
+import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,14 @@ async def studio_with(store: StoryStore) -> AsyncIterator[Callable[[FakeEngine],
 def studio(studio_with: Callable[[FakeEngine], Studio]) -> Studio:
     """A studio whose model writes one short sentence."""
     return studio_with(FakeEngine([" It", " was", " dark."]))
+
+
+@pytest.fixture
+def disk() -> Iterator[Callable[[int], None]]:
+    """Sets how large a file may grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

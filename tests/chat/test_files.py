@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import resource
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -323,6 +324,18 @@ async def test_a_story_in_line_for_its_export_is_not_in_memory(
     assert read == []
     slow.go_on.set()
     assert (await exported).status_code == (await first).status_code == 200
+
+
+async def test_a_draft_for_which_the_disk_has_no_room_is_refused_and_leaves_nothing(
+    browser: httpx.AsyncClient, studio: Studio, disk: Callable[[int], None]
+) -> None:
+    disk(200_000)
+    async with living_loop():
+        answer = await browser.post("/api/import?name=x.txt", content=LONG.encode() * 100)
+    assert (answer.status_code, answer.json()["error"].count("Nothing was saved")) == (503, 1)
+    assert await studio.store.stories(OWNER, limit=1) == []
+    disk(resource.RLIM_INFINITY)
+    await taken_in(browser, "x.txt", LONG.encode() * 100)
 
 
 @given(st.text() | st.text(st.sampled_from('./\\:*?"<>|\0\u202e AX')))

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -22,14 +22,6 @@ StudioWith = Callable[[FakeEngine], Studio]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite waits for other programs for a moment only."""
     monkeypatch.setitem(database.PRAGMAS, "busy_timeout", ("200", 200))
-
-
-@pytest.fixture
-def disk() -> Iterator[Callable[[int], None]]:
-    """Sets how large a file may grow."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def growing(window: Window, studio: Studio) -> "asyncio.Task[str]":

@@ -1,5 +1,6 @@
 """What the running page refuses: other origins and hosts, foreign names, closed routes, bodies."""
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -54,6 +55,22 @@ async def test_socket_must_name_itself_by_uuids(connect: Connect, claims: dict[s
     with pytest.raises(Refused):
         await connect(auth=auth(**claims))
     assert not (ROOT / "public" / "x").exists()
+
+
+async def test_of_21_files_at_once_each_is_taken_or_refused_in_a_sentence(server: Server) -> None:
+    headers, path = {"Cookie": server.cookie}, "/api/import?name=21.txt"
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as browser:
+        text = b"It was a dark night. " * 10_000
+        answers = await asyncio.gather(*(browser.post(path, content=text) for _ in range(21)))
+        taken = [answer.json()["id"] for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert taken
+        assert refused
+        assert {answer.status_code for answer in refused} == {429}
+        assert all("wait" in answer.json()["error"] for answer in refused)
+        listed = (await browser.get("/api/stories?limit=50&q=dark+night")).json()["stories"]
+        assert set(taken) <= {story["id"] for story in listed}
+        assert (await browser.post(path, content=text)).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://"])
