@@ -9,6 +9,8 @@ from storygen.model import GPT
 from storygen.model.score import token_logprobs
 from storygen.tokenizers import Tokenizer
 
+STRETCH = 4096  # tokens
+
 
 @dataclass(frozen=True)
 class Score:
@@ -46,13 +48,20 @@ def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
     return _score(model, ids, _size(tokenizer, ids), tokenizer.eot_id)
 
 
-def score_tokens(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> Score:
-    """Score of a prepared split (n,) uint16, story by story.
+def score_tokens(
+    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, limit: int | None = None
+) -> Score:
+    """Score of a prepared split (n,) uint16, story by story; where it has more than `limit` tokens,
+    of about as many: evenly spaced stretches of stories, each as if one began there.
 
     The end-of-text tokens between stories hold no bytes and are not counted.
     """
     total = Score(0, 0, 0.0)
-    for story in np.split(ids, np.flatnonzero(ids == tokenizer.eot_id)):
+    stories = np.split(ids, np.flatnonzero(ids == tokenizer.eot_id))
+    if limit is not None and len(ids) > limit:
+        stretches = [s[at : at + STRETCH] for s in stories for at in range(0, len(s), STRETCH)]
+        stories = stretches[:: math.ceil(len(ids) / limit)]
+    for story in stories:
         plain = [int(i) for i in story if i != tokenizer.eot_id]
         if plain:
             total += _score(model, plain, _size(tokenizer, plain), tokenizer.eot_id)

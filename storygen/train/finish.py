@@ -22,6 +22,7 @@ from storygen.train.plots import plot_loss
 from storygen.train.trainer import Trainer
 
 SAMPLE_SEED = 1
+MOST_SCORED = 200_000  # held-out tokens: minutes of a core for ten million weights
 
 
 def finish(trainer: Trainer, name: str) -> Path:
@@ -34,7 +35,7 @@ def finish(trainer: Trainer, name: str) -> Path:
     with torch.no_grad():
         for weight in (p for p in model.parameters() if p.requires_grad):
             weight.copy_(weight.half())  # as it will be read back: the card speaks of what ships
-    score = score_tokens(model, corpus.tokenizer, corpus.val)
+    score = score_tokens(model, corpus.tokenizer, corpus.val, MOST_SCORED)
     samples = []
     for prompt in config.prompts:
         text = continuation(model, corpus.tokenizer, prompt, suggested, config.sample_tokens)
