@@ -36,19 +36,26 @@ def load(
     """
     directory = recovered(Path(directory))
     config, tokenizer = hf.describe(directory)
+    weights = {name: _read(name, place) for name, place in hf.places(directory, config).items()}
+    return network(config, weights, device, dtype), tokenizer
+
+
+def network(
+    config: GPTConfig,
+    weights: Mapping[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+) -> GPT:
+    """A network in eval mode of weights by our names; dtype None is theirs."""
     with torch.device("meta"):
         model = GPT(config)
-    state = {name: _read(name, place) for name, place in hf.places(directory, config).items()}
+    state = {name: weight.to(device=device, dtype=dtype) for name, weight in weights.items()}
     if config.tied:
         state["lm_head.weight"] = state["wte.weight"]
-    model.load_state_dict(
-        {name: weight.to(device=device, dtype=dtype) for name, weight in state.items()},
-        assign=True,
-    )
+    model.load_state_dict(state, assign=True)
     if config.tied:  # assigning makes two parameters of the one
         model.lm_head.weight = model.wte.weight
-    model.requires_grad_(False)
-    return model.eval(), tokenizer
+    return model.requires_grad_(False).eval()
 
 
 def save(

@@ -16,7 +16,7 @@ from storygen.checkpoints.packed import (
     save_packed,
     sources_now,
 )
-from storygen.decode.choose import Arithmetic, arrays_of, native_decoder, open_decoder
+from storygen.decode.choose import Arithmetic, native_decoder, open_decoder
 from storygen.decode.interface import Decoder
 from storygen.decode.weights import packed, unfilled
 from storygen.errors import CheckpointError
@@ -64,14 +64,13 @@ def open_packed(
 
 
 def read_model(directory: Path) -> tuple[GPTConfig, Tokenizer, Mapping[str, np.ndarray]]:
-    """A model as arrays. An adapter is put into its base by PyTorch; of others each weight is read
-    when it is looked at, and no more than that is in memory."""
+    """A model as arrays, of which each is read when it is looked at, and no more than that is in
+    memory; an adapter is put into its base's."""
     directory = recovered(directory)
-    if adapter_files.base_of(directory) is not None:
-        network, tokenizer = checkpoints.load(directory, dtype=None)
-        return network.config, tokenizer, arrays_of(network)
-    config, tokenizer = hf.describe(directory)
-    return config, tokenizer, hf.Weights(directory, config)
+    base = adapter_files.base_of(directory)
+    config, tokenizer = hf.describe(base or directory)
+    kind = hf.Weights if base is None else adapter_files.Merged
+    return config, tokenizer, kind(directory, config)
 
 
 def quantize(directory: Path, form: str) -> Path:

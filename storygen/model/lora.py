@@ -2,12 +2,11 @@
 
 W becomes W + (alpha / rank) B A, with A (rank, in) random and B (out, rank) zero at first, so that
 training begins at the base model. Written as a parametrization of the linear layers' weights: the
-network's own code does not know about it, and merging is taking it away again.
+network's own code does not know about it.
 """
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -38,14 +37,6 @@ def add_lora(model: GPT, rank: int, alpha: float) -> GPT:
     for layer in _linear_layers(model).values():
         change = LowRank(layer.weight, rank, alpha)
         parametrize.register_parametrization(layer, "weight", change)
-    return model
-
-
-def merge_lora(model: GPT) -> GPT:
-    """Make the changes part of the matrices: a plain GPT again."""
-    for layer in _linear_layers(model).values():
-        with torch.no_grad():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return model
 
 

@@ -44,6 +44,20 @@ def directory(tmp_path, tiny_weights):
     return tmp_path / "tiny"
 
 
+@pytest.fixture
+def voice(directory):
+    """An adapter over it."""
+    model, _ = checkpoints.load(directory)
+    add_lora(model, 2, 4)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith((".A", ".B")):
+                weight.copy_(torch.randn(weight.shape))
+    voice = directory.with_name("voice")
+    save_adapter(voice, model, directory, rank=2, alpha=4, files={})
+    return voice
+
+
 @given(
     st.builds(
         GPTConfig,
@@ -72,15 +86,7 @@ def test_kept_weights_give_the_same_bits(library, directory, form):
     assert np.array_equal(logits(by, directory, load=fail), expected)
 
 
-def test_an_adapter_is_kept_with_its_base_in_it(library, tiny_weights, directory):
-    model, _ = checkpoints.load(directory)
-    add_lora(model, 2, 4)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith((".A", ".B")):
-                weight.copy_(torch.randn(weight.shape))
-    voice = directory.with_name("voice")
-    save_adapter(voice, model, directory, rank=2, alpha=4, files={})
+def test_an_adapter_is_kept_with_its_base_in_it(library, voice, directory):
     by = Arithmetic(CPU, "int8", library)
     expected = logits(by, voice)
     assert not np.array_equal(expected, logits(by, directory))
@@ -189,10 +195,10 @@ async def main():
     engine = LocalEngine(Catalogue(Path(sys.argv[1])), native=Path(sys.argv[2]))
     await engine.start()
     params = SamplingParams(max_new_tokens=9, seed=1, end_at_sentence=False)
-    n = sum([s.token_count async for s in engine.stream("tiny", "It was", params)])
-    await engine.score("tiny", "It was a dark night")
-    await engine.next_tokens("tiny", "It was", 5)
-    await engine.next_words("tiny", "It was", 5)
+    n = sum([s.token_count async for s in engine.stream(sys.argv[3], "It was", params)])
+    await engine.score(sys.argv[3], "It was a dark night")
+    await engine.next_tokens(sys.argv[3], "It was", 5)
+    await engine.next_words(sys.argv[3], "It was", 5)
     await engine.close()
     print(n, "torch" in sys.modules)
 
@@ -201,10 +207,12 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_native_code_writes_without_pytorch(directory, native_folder, library, kept):
+@pytest.mark.parametrize("kind", ["directory", "voice"])
+def test_native_code_writes_without_pytorch(request, native_folder, library, kind, kept):
+    model = request.getfixturevalue(kind)
     if kept:
-        quantize(directory, "int8")
-    command = [sys.executable, "-c", WRITE, str(directory.parent), str(native_folder)]
+        quantize(model, "int8")
+    command = [sys.executable, "-c", WRITE, str(model.parent), str(native_folder), model.name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["9", "False"], done.stderr
 
