@@ -9,6 +9,7 @@ import torch
 
 from storygen import checkpoints
 from storygen.catalogue import Catalogue
+from storygen.checkpoints.adapter_files import base_of
 from storygen.files import wrong_sum
 from storygen.settings import ROOT
 from storygen.tokenizers import BPETokenizer
@@ -23,7 +24,9 @@ LARGEST = 95_000_000
 
 
 def test_the_models_of_the_readme_ship():
-    assert {"mystery", "one-story", "movie-plots"} <= set(MODELS)
+    genres = {"mystery", "fantasy", "short-story", "dialogue"}
+    assert {"base", "movie-plots", "one-story"} | genres <= set(MODELS)
+    assert {name for name in MODELS if base_of(MODELS[name].directory)} == genres
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -34,17 +37,22 @@ def test_every_file_is_as_it_was_saved_and_small_enough(name):
     assert max(path.stat().st_size for path in directory.iterdir()) < LARGEST
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft with this transformers
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_reads_the_same_tokens_and_gives_the_same_logits(name):
+    from peft import PeftModel
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     directory = MODELS[name].directory
     ours, tokenizer = checkpoints.load(directory)
-    theirs = GPT2LMHeadModel.from_pretrained(directory).eval()
+    whole = base_of(directory) or directory
+    theirs = GPT2LMHeadModel.from_pretrained(whole).eval()
+    if whole != directory:
+        theirs = PeftModel.from_pretrained(theirs, directory).eval()
     text = EXCERPTS[0].read_text(encoding="utf-8")
     ids = tokenizer.encode(text)
     if isinstance(tokenizer, BPETokenizer):  # they have no form for characters
-        assert AutoTokenizer.from_pretrained(directory).encode(text) == ids
+        assert AutoTokenizer.from_pretrained(whole).encode(text) == ids
     idx = torch.tensor(ids[: 2 * ours.config.block_size]).view(2, -1)  # whole windows
     with torch.inference_mode():
         torch.testing.assert_close(ours(idx), theirs(idx).logits, atol=1e-4, rtol=0)

@@ -38,6 +38,12 @@ def first_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:
             f"{config.init} is no directory: an adapter needs its base model beside it, as in "
             "--init weights/base."
         )
+    if config.lora_rank and (base := base_of(directory)):
+        raise TrainError(
+            f"{config.init} is an adapter itself, and an adapter needs a whole model: begin with "
+            f"its base, --init {base}, or make one model of the two with python -m storygen export "
+            f"{directory.name} --format hf --merge --out NAME."
+        )
     loaded, theirs = load(directory if directory.is_dir() else fetch(config.init))
     if _tokens(theirs) != _tokens(tokenizer):
         raise TrainError(

@@ -6,7 +6,9 @@ import torch
 from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.checkpoints import load
+from storygen.checkpoints.adapter import save_adapter
 from storygen.errors import CheckpointError, TrainError
+from storygen.model.lora import add_lora
 from storygen.tokenizers import CharTokenizer
 from storygen.train.config import load_recipe
 from storygen.train.finish import finish
@@ -32,7 +34,7 @@ def test_fine_tuning_begins_with_the_given_weights(config, corpus, base):
     assert all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("recipe", ["fantasy", "short-story", "dialogue"])
+@pytest.mark.parametrize("recipe", ["mystery", "fantasy", "short-story", "dialogue"])
 @pytest.mark.parametrize("context", [512, 1024])
 def test_an_adapters_windows_are_as_long_as_its_bases_context(recipe, context, corpus, tmp_path):
     model = random_model(corpus.tokenizer.vocab_size, block_size=context)
@@ -65,6 +67,16 @@ def test_an_adapter_learns_and_its_base_does_not(config, corpus, base, tmp_path)
     trainer.model = adapted
     assert trainer.validation_loss() == pytest.approx(last, abs=0.02)  # fp16, and bf16 in training
     assert Catalogue(tmp_path).get("genre").display_name == "Tiny"
+
+
+def test_an_adapter_over_an_adapter_is_refused_with_two_ways_out(config, corpus, base):
+    model, _ = load(base)
+    save_adapter(base.parent / "voice", add_lora(model, 2, 4), base, rank=2, alpha=4, files={})
+    tuned = config.model_copy(update={"init": str(base.parent / "voice"), "lora_rank": 4})
+    with pytest.raises(TrainError, match=f"--init {base}, or .* export voice --format hf --merge"):
+        first_model(tuned, corpus.tokenizer)
+    whole = tuned.model_copy(update={"lora_rank": 0})
+    first_model(whole, corpus.tokenizer)
 
 
 def test_a_resumed_adapter_equals_an_unbroken_one(config, corpus, base, tmp_path):
