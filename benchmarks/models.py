@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from storygen.checkpoints import load, save
+from storygen.checkpoints.adapter_files import base_of
 from storygen.model import GPT, GPTConfig
 from storygen.tokenizers import BYTE_SPELLING, END_OF_TEXT, BPETokenizer
 
@@ -47,8 +48,12 @@ def subject(name: str, folder: Path, weights: Path) -> Subject:
             directory.parent.mkdir(parents=True, exist_ok=True)
             save(directory, random_model(SIZES[name]), spelling(SIZES[name].vocab_size))
         return Subject(name, directory, SIZES[name])
-    model, _ = load(weights / name)
-    return Subject(name, weights / name, model.config)
+    model, tokenizer = load(weights / name)
+    if base_of(weights / name) is None:
+        return Subject(name, weights / name, model.config)
+    merged = folder / name / "hf"  # peers know nothing of adapters
+    save(merged, model, tokenizer, dtype=torch.float16)
+    return Subject(name, merged, model.config)
 
 
 def random_model(config: GPTConfig, seed: int = 0) -> GPT:

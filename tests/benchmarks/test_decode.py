@@ -43,9 +43,13 @@ def test_the_vocabulary_has_a_spelling_for_every_row(size):
 def test_a_shipped_model_is_a_subject_by_name(tmp_path):
     from storygen.settings import ROOT
 
-    found = subject("mystery", tmp_path, ROOT / "weights")
-    assert found.directory == ROOT / "weights/mystery"
+    found = subject("base", tmp_path, ROOT / "weights")
+    assert found.directory == ROOT / "weights/base"
     assert found.config.vocab_size == 8192
+    adapter = subject("mystery", tmp_path, ROOT / "weights")  # whole, for peers
+    ids = torch.arange(9)[None]
+    whole, merged = (load(path)[0](ids) for path in (ROOT / "weights/mystery", adapter.directory))
+    torch.testing.assert_close(merged, whole, atol=0.02, rtol=0)  # fp16 on disk
 
 
 @pytest.mark.parametrize("form", ["torch", "fp32"])
