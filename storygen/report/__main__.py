@@ -8,7 +8,7 @@ from pathlib import Path
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.errors import StorygenError
 from storygen.report.copies import TrainingWords
-from storygen.report.held_out import read_genres
+from storygen.report.held_out import read_genres, without_parts, without_wholes
 from storygen.report.measure import ModelReport, Sizes, Tell, measure_baselines, measure_model
 from storygen.report.page import MATRIX_PNG, TEMPERATURE_PNG, page
 from storygen.report.passages import next_tokens
@@ -37,9 +37,10 @@ def write_report(
     """Measure the models on the prepared corpora and write the page `out`, pictures beside it."""
     genres = read_genres(corpora)
     tell("reading the training text")
-    training = TrainingWords(genre.training_stories() for genre in genres)
+    training = TrainingWords(genre.training_stories() for genre in without_parts(genres))
+    columns = without_wholes(genres)
     measured = [measure_model(info, genres, training, sizes, tell) for info in models]
-    baselines = measure_baselines(genres, sizes, tell)
+    baselines = measure_baselines(columns, sizes, tell)
     out.parent.mkdir(parents=True, exist_ok=True)
     matrix = {model.info.name: model.bits_per_byte for model in measured} | baselines
     draw_matrix(matrix, out.parent / MATRIX_PNG)
@@ -48,7 +49,7 @@ def write_report(
     draw_temperatures(best.name, OPENING, scores, out.parent / TEMPERATURE_PNG)
     curves = [f"{model.info.name}-loss.png" for model in measured]
     there = [name for name in curves if (out.parent / name).is_file()]
-    out.write_text(page(measured, baselines, genres, sizes, there), encoding="utf-8")
+    out.write_text(page(measured, baselines, columns, sizes, there), encoding="utf-8")
     tell(f"{out} is written.")
 
 

@@ -38,12 +38,14 @@ class Opening:
 @dataclass(frozen=True)
 class Genre:
     """A prepared corpus with the text of its held-out works; passed_over are the names of those
-    that another corpus trains on."""
+    that another corpus trains on, parts those of corpora whose training works are all in this one's
+    too, as a genre's are in the base's."""
 
     name: str
     corpus: Corpus
     works: tuple[Work, ...]
     passed_over: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def training_stories(self) -> Iterator[str]:
         """The stories that models of this genre learn from."""
@@ -62,6 +64,17 @@ def read_genres(folder: Path) -> list[Genre]:
     return [_genre(name, corpora) for name in corpora]
 
 
+def without_wholes(genres: Sequence[Genre]) -> list[Genre]:
+    """The genres without what is only several of them together."""
+    return [genre for genre in genres if not genre.parts]
+
+
+def without_parts(genres: Sequence[Genre]) -> list[Genre]:
+    """The corpora that hold all training text once."""
+    parts = {part for genre in genres for part in genre.parts}
+    return [genre for genre in genres if genre.name not in parts]
+
+
 def _genre(name: str, corpora: dict[str, Corpus]) -> Genre:
     corpus = corpora[name]
     held_out = [work for work in corpus.meta["works"] if work["split"] == "val"]
@@ -70,12 +83,14 @@ def _genre(name: str, corpora: dict[str, Corpus]) -> Genre:
             f"The held-out works of {name} have other lengths in meta.json than in val.bin: "
             "prepare the corpus again."
         )
-    learnt = set().union(*(_learnt(other) for key, other in corpora.items() if key != name))
+    others = {key: _learnt(other) for key, other in corpora.items() if key != name}
+    learnt, own = set().union(*others.values()), _learnt(corpus)
+    parts = tuple(key for key, files in others.items() if files and files < own)
     ends = np.cumsum([work["tokens"] for work in held_out])
-    parts = np.split(corpus.val, ends[:-1])
+    texts = np.split(corpus.val, ends[:-1])
     works = tuple(
         tuple(_stories(ids, corpus.tokenizer))
-        for work, ids in zip(held_out, parts, strict=True)
+        for work, ids in zip(held_out, texts, strict=True)
         if _file(work) not in learnt
     )
     passed_over = tuple(_file(work) for work in held_out if _file(work) in learnt)
@@ -84,7 +99,7 @@ def _genre(name: str, corpora: dict[str, Corpus]) -> Genre:
             f"Every held-out work of {name} is in another corpus's training split "
             f"({', '.join(passed_over)}): prepare them with one split, or leave one corpus out."
         )
-    return Genre(name, corpus, tuple(work for work in works if work), passed_over)
+    return Genre(name, corpus, tuple(work for work in works if work), passed_over, parts)
 
 
 def _learnt(corpus: Corpus) -> set[str]:

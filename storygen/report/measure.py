@@ -7,7 +7,7 @@ from storygen import checkpoints
 from storygen.catalogue import ModelInfo
 from storygen.report.baselines import ByteModel, tail, xz_bits_per_byte
 from storygen.report.copies import TrainingWords
-from storygen.report.held_out import Genre, Opening, excerpts, openings
+from storygen.report.held_out import Genre, Opening, excerpts, openings, without_wholes
 from storygen.report.passages import write_passages
 from storygen.report.score import readable, score_excerpts
 from storygen.report.words import (
@@ -80,7 +80,7 @@ def measure_model(
     """Score a model on every genre and let it write."""
     network, tokenizer = checkpoints.load(info.directory)
     scores = {}
-    for genre in genres:
+    for genre in without_wholes(genres):
         tell(f"{info.name}: bits per byte on {genre.name}")
         found = score_excerpts(network, tokenizer, excerpts(genre, sizes.excerpt_bytes))
         scores[genre.name] = found.bits_per_byte

@@ -40,7 +40,7 @@ def page(
 
 def _models(models: Sequence[ModelReport]) -> str:
     return _table(
-        ("model", "genre", "parameters", "context", "bits per byte of the whole held-out split"),
+        ("model", "genre", "parameters", "context", "bits per byte of its held-out text"),
         [
             (
                 f"`{model.info.name}`",

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from storygen.corpora.prepare import prepare
 from storygen.errors import TrainError
-from storygen.report.held_out import PIECE, PROMPT_WORDS, Genre, excerpts, openings, read_genres
+from storygen.report.held_out import (
+    PIECE,
+    PROMPT_WORDS,
+    Genre,
+    excerpts,
+    openings,
+    read_genres,
+    without_parts,
+    without_wholes,
+)
+from storygen.train.travel import part
 
 from .conftest import book
 
@@ -103,6 +113,22 @@ def test_a_work_that_another_genre_trains_on_is_passed_over(copied, tiny_tokeniz
         read_genres(copied)
     edit_works(copied / "all", lambda w: w.update(name=f"all/{held_out}"))  # a collection
     assert [genre.passed_over for genre in read_genres(copied)] == [()] * 3
+
+
+def test_a_base_is_no_genre_and_holds_the_training_text_of_its_parts(tmp_path, tiny_tokenizer):
+    heroes = ("king/old", "king/young", "king/dead", "ship/old", "ship/new", "ship/wreck")
+    works = [replace(book(hero), name=f"{hero}.txt") for hero in heroes]
+    prepare("all", works, tiny_tokenizer, tmp_path / "all")
+    for name in ("king", "ship"):
+        part(tmp_path / "all", name, tmp_path / name)
+    genres = read_genres(tmp_path)
+    assert [(genre.name, genre.parts) for genre in genres] == [
+        ("all", ("king", "ship")),
+        ("king", ()),
+        ("ship", ()),
+    ]
+    assert without_wholes(genres) == genres[1:]
+    assert without_parts(genres) == genres[:1]
 
 
 def test_a_corpus_that_disagrees_with_its_meta_is_refused(copied):
