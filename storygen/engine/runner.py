@@ -7,12 +7,12 @@ import numpy as np
 
 from storygen.decode.interface import Decoder, Token
 from storygen.engine.jobs import Job, likeliest, log_of_sum, no_numbers, scored
-from storygen.engine.penalties import breaker_tokens
 from storygen.engine.sequence import Scorer, Sequence
 from storygen.engine.slots import Slots
 from storygen.errors import EngineError, StorygenError
 from storygen.model.windows import window_start
 from storygen.params import Row
+from storygen.penalties import breaker_tokens
 from storygen.tokenizers import Tokenizer
 
 

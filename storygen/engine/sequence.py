@@ -9,9 +9,9 @@ from storygen.engine import marks
 from storygen.engine.draft import Draft
 from storygen.engine.interface import Details, FinishReason, Segment, TokenScore
 from storygen.engine.loops import loops
-from storygen.engine.penalties import penalised, penalties
 from storygen.errors import PromptError
 from storygen.params import SamplingParams
+from storygen.penalties import penalised, penalties
 from storygen.tokenizers import BPETokenizer, Tokenizer
 
 MAX_PROMPT_CHARACTERS = 1_000_000

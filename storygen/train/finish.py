@@ -12,6 +12,7 @@ from storygen.checkpoints.adapter import save_adapter
 from storygen.model import GPT, generate
 from storygen.model.windows import window_start
 from storygen.params import Row, SamplingParams
+from storygen.penalties import breaker_tokens, penalties
 from storygen.sampling import sample
 from storygen.tokenizers import Tokenizer
 from storygen.train.card import model_card
@@ -58,14 +59,16 @@ def continuation(
 ) -> str:
     """How the model goes on with a prompt, with its suggested settings and the cards' seed."""
     params = SamplingParams(**{**suggested, "seed": SAMPLE_SEED})
+    breakers, prompt_ids = breaker_tokens(tokenizer), tokenizer.encode(prompt)
 
     def choose(logits: torch.Tensor, ids: list[int]) -> int:
         seen = ids[window_start(len(ids), model.config.block_size) :]
-        token = sample(logits[None], [Row(params, len(ids), seen)])[0]
+        added = penalties(params, seen, min(len(seen), len(ids) - len(prompt_ids)), breakers)
+        token = sample(logits[None], [Row(params, len(ids), seen, list(added.items()))])[0]
         assert token is not None, "training refuses weights that are no finite numbers"
         return token
 
-    idx = torch.tensor([tokenizer.encode(prompt)], device=model.wte.weight.device)
+    idx = torch.tensor([prompt_ids], device=model.wte.weight.device)
     new = generate(model, idx, max_new_tokens, choose)
     if tokenizer.eot_id in new:
         new = new[: new.index(tokenizer.eot_id)]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storygen.engine.penalties import breaker_tokens, counted, dry, penalised, penalties
 from storygen.params import SamplingParams
+from storygen.penalties import breaker_tokens, counted, dry, penalised, penalties
 from storygen.tokenizers import CharTokenizer
 from tests.engine import oracle
 
