@@ -97,11 +97,11 @@ def test_a_run_is_not_overwritten_but_resumed(recipe, corpus_dir, tmp_path, caps
     ("arguments", "sentence"),
     [
         (["no-such"], "There is no recipe 'no-such'. Recipes: ancestors/crime-mystery"),
-        (["mystery", "--set", "n_layer"], "has no '='"),
-        (["mystery", "--set", "n_layer=0"], "n_layer: Input should be greater than or equal to 1"),
-        (["mystery", "--set", "layers=2"], "layers: Extra inputs are not permitted"),
-        (["mystery", "--set", "n_head=7"], "n_embd 256 is not a multiple of n_head 7"),
-        (["mystery", "--corpus", "nowhere"], "nowhere is no prepared corpus"),
+        (["base", "--set", "n_layer"], "has no '='"),
+        (["base", "--set", "n_layer=0"], "n_layer: Input should be greater than or equal to 1"),
+        (["base", "--set", "layers=2"], "layers: Extra inputs are not permitted"),
+        (["base", "--set", "n_head=7"], "n_embd 320 is not a multiple of n_head 7"),
+        (["base", "--corpus", "nowhere"], "nowhere is no prepared corpus"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, sentence, tmp_path, capsys):
