@@ -100,9 +100,8 @@ async def tried(server: Server, database: postgres.Server | None, args: argparse
         await client.connect()
         await client.set(max_new_tokens=30)
         writers.append(Writer(client))
-    begun = time.monotonic()
     async with watched(server.url) as times:
-        until = begun + BEFORE + args.seconds + AFTER
+        until = time.monotonic() + BEFORE + args.seconds + AFTER
         working = [asyncio.create_task(writer.work(until)) for writer in writers]
         await asyncio.sleep(BEFORE)
         memory, away = server.memory, time.monotonic()

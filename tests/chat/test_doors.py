@@ -75,7 +75,7 @@ async def test_who_is_named_otherwise_is_somebody_else(
     proxy: Door, store: StoryStore, name: str
 ) -> None:
     await ask(proxy, [("Remote-User", b"ada")])  # type: ignore[list-item]  # as above
-    answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]
+    answer = await ask(proxy, [("Remote-User", name.encode())])  # type: ignore[list-item]  # as above
     assert answer.status_code == 403
     assert [a.user.name for a in await Users(store.database).accounts()] == ["ada"]
 
