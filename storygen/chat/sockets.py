@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chainlit.session import WebsocketSession
+from engineio import packet as frames
+from engineio.exceptions import UnknownPacketError
 from socketio import AsyncServer
 from socketio import packet as packets
 
@@ -37,6 +39,7 @@ class Sockets:
         self._looking: asyncio.Task[None] | None = None
         sio.eio.ping_interval, sio.eio.ping_timeout = PING_EVERY, PING_PATIENCE
         sio.packet_class = Said
+        sio.eio.on("connect", _of_known_kinds(sio, sio.eio.handlers["connect"]))
         sio.eio.on("message", _readable(sio, sio.eio.handlers["message"]))
         sio.eio.handle_request = _framed(sio.eio.handle_request)
 
@@ -119,6 +122,28 @@ def _readable(
             logger.info("A window sent what no page does; it was left aside.")
 
     return handle_readable
+
+
+def _of_known_kinds(
+    sio: AsyncServer, handle: Callable[[str, Any], Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    """A handler of new sockets that leave aside frames of kinds that the protocol has not; the
+    socket server would call one its own error."""
+
+    async def handle_connect(engine_sid: str, environ: Any) -> Any:
+        socket = sio.eio.sockets[engine_sid]
+        receive = socket.receive
+
+        async def receive_known(frame: Any) -> None:
+            if frame.packet_type >= len(frames.packet_names):
+                logger.info("A window sent a frame of a kind that there is not; it was left aside.")
+                raise UnknownPacketError
+            await receive(frame)
+
+        socket.receive = receive_known
+        return await handle(engine_sid, environ)
+
+    return handle_connect
 
 
 def _framed(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -11,9 +11,8 @@ from engineio.packet import Packet as Frame
 from tests.protocol.conftest import Client, errors_in
 from tests.security.town import CANARY, Town
 
-# Engine.IO's, whose first character is their kind. Of kinds it has not, 7 to 9, its server says in
-# the log that it met an error, and goes on.
-FRAMES = ["", "x", "2probe", "5", "b====", "bQUJD", "4[1]", '4{"a":1}', "4" + "[" * 100_000]
+# Engine.IO's, whose first character is their kind; there are 0 to 6.
+FRAMES = ["", "x", "7", "8[]", '9["stop"]', "2probe", "5", "b====", "bQUJD", "4[1]", '4{"a":1}', "4" + "[" * 100_000]
 # Socket.IO's, likewise: kind, namespace, number, JSON.
 PACKETS = [
     *(
