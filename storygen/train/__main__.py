@@ -77,7 +77,7 @@ def _train(args: argparse.Namespace) -> None:
                 bar.update(task, completed=trainer.step)
                 for damaged in trainer.damaged:
                     bar.console.print(f"{run / damaged} is damaged; went on from the one before.")
-            with _stopped_by_sigterm(trainer), group.together():
+            with _stopped_by_signals(trainer), group.together():
                 done = trainer.run(args.minutes)
         if group.first and trainer.step and (done or not trainer.is_stopped):
             print(f"{_finished(trainer, name)} is ready. To write with it, copy it into weights/.")
@@ -115,18 +115,19 @@ def _every(minutes: float, bar: Bar) -> Callable[[str], None]:
 
 
 @contextmanager
-def _stopped_by_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGTERM end the run with a checkpoint, and a second one at once."""
+def _stopped_by_signals(trainer: Trainer) -> Iterator[None]:
+    """Let the first SIGTERM or Ctrl-C end the run with a checkpoint, and a second one at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, before[signal.Signals(number)])
         trainer.stop()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -12,7 +12,20 @@ from tests.protocol.conftest import Client, errors_in
 from tests.security.town import CANARY, Town
 
 # Engine.IO's, whose first character is their kind; there are 0 to 6.
-FRAMES = ["", "x", "7", "8[]", '9["stop"]', "2probe", "5", "b====", "bQUJD", "4[1]", '4{"a":1}', "4" + "[" * 100_000]
+FRAMES = [
+    "",
+    "x",
+    "7",
+    "8[]",
+    '9["stop"]',
+    "2probe",
+    "5",
+    "b====",
+    "bQUJD",
+    "4[1]",
+    '4{"a":1}',
+    "4" + "[" * 100_000,
+]
 # Socket.IO's, likewise: kind, namespace, number, JSON.
 PACKETS = [
     *(

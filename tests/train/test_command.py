@@ -63,25 +63,36 @@ def test_a_bounded_run_leaves_a_model_and_can_go_on(
     assert "12 steps" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
-def test_sigterm_ends_a_run_with_a_checkpoint_of_its_last_step(
-    recipe, corpus_dir, tmp_path, capsys, monkeypatch
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_checkpoint_of_its_last_step(
+    recipe, corpus_dir, tmp_path, capsys, monkeypatch, number
 ):
     run = tmp_path / "run"
     arguments = [recipe, "--corpus", str(corpus_dir), "--out", str(run)]
 
     def told(bar, task, progress):
         if progress.step == 3:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
     monkeypatch.setattr("storygen.train.__main__._show", told)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     assert main(arguments) == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert "Stopped at step 3. Go on with --resume." in capsys.readouterr().out
     assert not (run / "model").exists()  # measuring would take longer than whoever asks waits
     monkeypatch.undo()
     assert main([*arguments, "--resume"]) == 0
     assert [m["step"] for m in read_metrics(run)] == list(range(1, 13))
+
+
+def test_ctrl_c_pressed_twice_ends_it_at_once(recipe, corpus_dir, tmp_path, capsys, monkeypatch):
+    def told(bar, task, progress):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("storygen.train.__main__._show", told)
+    assert main([recipe, "--corpus", str(corpus_dir), "--out", str(tmp_path / "run")]) == 1
+    assert "Go on from the last checkpoint with --resume." in capsys.readouterr().err
 
 
 def test_a_run_is_not_overwritten_but_resumed(recipe, corpus_dir, tmp_path, capsys):
