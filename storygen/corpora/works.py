@@ -15,6 +15,7 @@ from pathlib import Path
 from storygen.corpora.books import docx_text, epub_text
 from storygen.corpora.markup import markdown_text
 from storygen.corpora.plain import plain_text
+from storygen.corpora.plays import name_speakers
 from storygen.errors import TrainError
 from storygen.files import sha256
 from storygen.text import whole_characters
@@ -112,7 +113,7 @@ def _read(file: Path, name: str, separator: str) -> list[Work]:
         raise TrainError(f"{file} cannot be read: {error.strerror}.") from None
     if separator != END_OF_TEXT:
         text = re.sub(rf"^[ \t]*{re.escape(separator)}[ \t]*$", END_OF_TEXT, text, flags=re.M)
-    return [Work(name, text, None, digest)]
+    return [Work(name, name_speakers(text), None, digest)]
 
 
 def _plain(file: Path) -> str:
