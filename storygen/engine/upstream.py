@@ -4,10 +4,11 @@ Nothing it sends is believed: its answers are bounded before they are read, redi
 followed, and what it says of an error is shortened, made printable, and freed of the key.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from storygen.text import whole_characters
 
 JSON = {"content-type": "application/json"}
 MAX_ANSWER = 32_000_000  # bytes; the scores of a million characters
+MOST_PIECES = 8  # that were read and not taken yet, of at most 64 kB each
 MAX_TOLD = 300  # characters of what it says of an error
 CONNECT_WITHIN = 5.0  # seconds
 MOST_SECONDS = 3600.0  # a Retry-After that is believed
@@ -87,11 +89,12 @@ class Upstream:
                 shown = _printable(kind)[:40]
                 raise EngineError(f"The model server answered with {shown!r}, not with a stream.")
             parser = Events()
-            async for piece in response.aiter_raw():
-                for data in _parsed(parser, piece):
-                    if data.strip() == "[DONE]":
-                        return
-                    yield _object(self._without_key(data))
+            async with aclosing(_pieces(response)) as pieces:
+                async for piece in pieces:
+                    for data in _parsed(parser, piece):
+                        if data.strip() == "[DONE]":
+                            return
+                        yield _object(self._without_key(data))
 
     def _without_key(self, told: str) -> str:
         return told.replace(self._key, "***") if self._key else told
@@ -172,13 +175,38 @@ def _is_of_tls(error: BaseException | None) -> bool:
 async def _read(response: httpx.Response, most: int) -> bytes:
     """A body of so many bytes at most."""
     content = bytearray()
-    async for piece in response.aiter_raw():
-        content += piece
-        if len(content) > most:
-            raise EngineError(
-                f"The model server's answer has more than {most // 1000:,} kB and was not read."
-            )
+    async with aclosing(_pieces(response)) as pieces:
+        async for piece in pieces:
+            content += piece
+            if len(content) > most:
+                raise EngineError(
+                    f"The model server's answer has more than {most // 1000:,} kB and was not read."
+                )
     return bytes(content)
+
+
+async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """A body as it comes. A task of its own reads it, for httpx's generators do not bear to be let
+    go of half read: that task is cancelled, and they end where they are."""
+    read: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(MOST_PIECES)
+
+    async def reading() -> None:
+        try:
+            async for piece in response.aiter_raw():
+                await read.put(piece)
+            await read.put(None)
+        except Exception as error:  # told where the body is read
+            await read.put(error)
+
+    task = asyncio.create_task(reading())
+    try:
+        while (piece := await read.get()) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _parsed(parser: Events, piece: bytes) -> Iterator[str]:

@@ -90,16 +90,19 @@ def environment(data: Path, **more: str) -> dict[str, str]:
 
 def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
     """Start the page and wait until it answers; data is made if it is missing."""
-    engine = None
-    if ELSEWHERE and "STORYGEN_ENGINE_URL" not in more:
-        if ELSEWHERE.startswith("http"):
-            more |= {"STORYGEN_ENGINE_URL": ELSEWHERE}
-        else:
-            alone = {"STORYGEN_AUTH": "none"}
-            engine = _started(data, engine_of(command or FAKE), "engine.log", **more | alone)
-            ENGINES.append(engine.process)
-            more |= {"STORYGEN_ENGINE_URL": engine.url}
-    server = _started(data, command or FAKE, **more)
+    if ELSEWHERE.startswith("http"):
+        more = {"STORYGEN_ENGINE_URL": ELSEWHERE} | more
+    elif ELSEWHERE and "STORYGEN_ENGINE_URL" not in more:
+        return serve_with_engine(data, command, **more)
+    return _started(data, command or FAKE, **more)
+
+
+def serve_with_engine(data: Path, command: list[str] | None = None, **more: str) -> Server:
+    """The same with its engine in a server of its own."""
+    alone = more | {"STORYGEN_AUTH": "none"}
+    engine = _started(data, engine_of(command or FAKE), "engine.log", **alone)
+    ENGINES.append(engine.process)
+    server = _started(data, command or FAKE, **more | {"STORYGEN_ENGINE_URL": engine.url})
     server.engine = engine
     return server
 
@@ -128,11 +131,11 @@ def _started(data: Path, command: list[str], name: str = "server.log", **more: s
 
 def engine_of(command: list[str]) -> list[str]:
     """The command that serves what a page would have written with."""
+    ray = ["--ray"] if ELSEWHERE == "ray" else []
     if command == REAL:
-        real = [sys.executable, "-m", "storygen", "serve", "--port", "{port}"]
-        return [*real, "--ray"] if ELSEWHERE == "ray" else real
+        return [sys.executable, "-m", "storygen", "serve", "--port", "{port}", *ray]
     module = "scripted" if "tests.protocol.scripted" in command else "serve"
-    return [sys.executable, "-m", f"tests.protocol.{module}", "{port}", "engine"]
+    return [sys.executable, "-m", f"tests.protocol.{module}", "{port}", "engine", *ray]
 
 
 ELSEWHERE = os.environ.get("TEST_ENGINE", "")
