@@ -30,7 +30,8 @@ from benchmarks.watch import watched
 from storygen.settings import ROOT
 from tests.protocol.conftest import REAL, Client, Server, get, post, serve
 from tests.protocol.deaf import Deaf
-from tests.protocol.scripted import LOG, NONCE, make_weights
+from tests.protocol.scripted import LOG, NONCE
+from tests.protocol.serve import make_weights
 
 SLOTS, QUEUE, CLIENTS = 4, 16, 64
 HEADER = "Remote-User"
@@ -113,7 +114,7 @@ class Page:
 async def page() -> AsyncIterator[Page]:
     """A page that nothing was asked of, but for one passage, after which all is warm."""
     with tempfile.TemporaryDirectory() as folder:
-        weights = make_weights(Path(folder) / "weights")
+        weights = make_weights(Path(folder) / "weights", "scripted")
         more = ENVIRONMENT | {"STORYGEN_WEIGHTS_DIR": str(weights)}
         server = serve(Path(folder) / "data", COMMAND, **more)
         try:

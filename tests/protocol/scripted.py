@@ -1,7 +1,7 @@
 """Serve the real app.py and the real engine, with a decoder that repeats the last nonce it read, at
 a fixed pace. What happens to places is written to a file, with times of the system's clock.
 
-Run as: python -m tests.protocol.scripted PORT [engine]
+Run as: python -m tests.protocol.scripted PORT [engine [--ray]]
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,22 @@ import numpy as np
 from storygen import checkpoints
 from storygen.decode.interface import Token
 from storygen.engine import local, worker
+from storygen.engine.interface import Engine
 from storygen.engine.place import Place
-from storygen.model import GPT, GPTConfig
 from storygen.params import Row
 from storygen.tokenizers import CharTokenizer, Tokenizer
-from tests.protocol.serve import start
+from tests.protocol.serve import ALPHABET, start, tiny
 
 STEP = 0.01  # seconds
 LOG = "places.jsonl"  # in the data directory
-CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 NONCE = re.compile(r"nonce-[0-9a-f]{8}")
-CONFIG = GPTConfig(vocab_size=len(CHARACTERS), block_size=512, n_layer=1, n_head=1, n_embd=8)
-
-
-def make_weights(folder: Path) -> Path:
-    """A weights directory with a model whose weights are never looked at."""
-    tokenizer = CharTokenizer(CHARACTERS)
-    checkpoints.save(folder / "scripted", GPT(CONFIG), tokenizer)
-    return folder
 
 
 class Scripted:
     """A Decoder that remembers what its slots read, and goes on with numbers and the nonce."""
 
     def __init__(self, slots: int) -> None:
-        self.config, self.n_slots, self.max_rows = CONFIG, 2 * slots, 64
+        self.config, self.n_slots, self.max_rows = tiny(ALPHABET), 2 * slots, 64
         self._read: list[list[int]] = [[] for _ in range(self.n_slots)]
 
     def step(
@@ -69,14 +61,14 @@ class Scripted:
             self._read[slot][position:] = [token]
 
     def _next(self, slot: int) -> int:
-        text = "".join(CHARACTERS[token] for token in self._read[slot])
+        text = ALPHABET.decode(self._read[slot])
         found = list(NONCE.finditer(text))
         if not found:
-            return CHARACTERS.index(" ")
+            return ALPHABET.encode(" ")[0]
         last = found[-1]
         # A number in between, so that nothing repeats itself.
         following = f" {last.end() ** 3 % 10**6:06d} {last.group()}"
-        return CHARACTERS.index(following[len(text) - last.end()])
+        return ALPHABET.encode(following[len(text) - last.end()])[0]
 
 
 def write_down(event: str, user: str, **more: Any) -> None:
@@ -113,12 +105,18 @@ def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, T
     return Scripted(slots), checkpoints.load_tokenizer(directory)
 
 
-def main() -> None:
-    """Put these in their places, then serve the page, or the engine alone."""
+def engine(make: Callable[..., Engine], *args: Any, **options: Any) -> Engine:
+    """The real engine with these in their places, in whichever process it is made."""
     local.open_model = open_scripted  # type: ignore[assignment]  # in its place
     worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]  # around it
     worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]  # around it
     CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]  # around it
+    return make(*args, **options)
+
+
+def main() -> None:
+    """Serve the page, or the engine alone."""
+    local.LocalEngine = partial(engine, local.LocalEngine)  # type: ignore[assignment,misc]  # around it
     start()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.protocol.conftest import Client, Connect, Server, connecting, serve
-from tests.protocol.scripted import LOG, make_weights
+from tests.protocol.scripted import LOG
+from tests.protocol.serve import make_weights
 
 COMMAND = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
 LONG, SHORT = 4000, 30  # tokens; a passage of LONG ends when it is stopped
@@ -23,7 +24,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = serve(
         folder / "data",
         COMMAND,
-        STORYGEN_WEIGHTS_DIR=str(make_weights(folder / "weights")),
+        STORYGEN_WEIGHTS_DIR=str(make_weights(folder / "weights", "scripted")),
         STORYGEN_FIRST_MODEL="scripted",
         STORYGEN_DTYPE="fp16",  # nothing is compiled
         STORYGEN_SLOTS="1",

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.protocol.conftest import PATIENCE, Server, serve
-from tests.protocol.scripted import make_weights
+from tests.protocol.serve import make_weights
 
 SCRIPTED = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
 
@@ -17,7 +17,7 @@ SCRIPTED = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One that takes 10 ms for a token."""
-    weights = make_weights(tmp_path_factory.mktemp("weights"))
+    weights = make_weights(tmp_path_factory.mktemp("weights"), "scripted")
     data = tmp_path_factory.mktemp("page")
     running = serve(data, SCRIPTED, STORYGEN_WEIGHTS_DIR=str(weights), STORYGEN_AUTH="none")
     yield running
