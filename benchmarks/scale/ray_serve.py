@@ -28,6 +28,7 @@ from typing import Any
 from storygen.engine.interface import Engine
 from storygen.engines import engine_of
 from storygen.params import SamplingParams
+from storygen.serve.families import base_name
 from storygen.serve.ray_start import LOCAL, load
 from storygen.settings import Settings
 
@@ -159,12 +160,13 @@ def kill(settings: Settings, load_: Load, rounds: int, address: str) -> int:
     with Alone(settings, load_) as alone:
         whole = alone.round()
     wrong = 0
+    served_as = base_name(settings.weights_dir / load_.model)
     with ray.started(settings, options, address) as engine, asyncio.Runner() as loop:
         loop.run(engine.start())
         for n in range(rounds):
-            all_ready(load_.model)
+            all_ready(served_as)
             began = time.perf_counter()
-            written, seconds = loop.run(_with_a_kill(engine, load_))
+            written, seconds = loop.run(_with_a_kill(engine, load_, served_as))
             bad = sum(one != other for one, other in zip(written, whole, strict=True))
             wrong += bad
             print(
@@ -175,7 +177,9 @@ def kill(settings: Settings, load_: Load, rounds: int, address: str) -> int:
     return wrong
 
 
-async def _with_a_kill(engine: Engine, load: Load) -> tuple[list[tuple[str, int]], float]:
+async def _with_a_kill(
+    engine: Engine, load: Load, served_as: str
+) -> tuple[list[tuple[str, int]], float]:
     """All stories, and after how many seconds a replica was killed: when the first has a third of
     its words."""
     began, tokens = time.perf_counter(), 0
@@ -186,15 +190,15 @@ async def _with_a_kill(engine: Engine, load: Load) -> tuple[list[tuple[str, int]
             tokens += segment.token_count
             if 3 * tokens > load.tokens:
                 break
-    os.kill(replica_pids(load.model)[0], signal.SIGKILL)
+    os.kill(replica_pids(served_as)[0], signal.SIGKILL)
     seconds = time.perf_counter() - began
     return await writing, seconds
 
 
-def replica_pids(model: str) -> list[int]:
-    """The processes here of our own replicas of a model: by the name that Ray gives them, and by
-    the secret that our Ray has."""
-    name, secret = f"ray::ServeReplica:storygen-{model}:", os.environ["RAY_AUTH_TOKEN"].encode()
+def replica_pids(served_as: str) -> list[int]:
+    """The processes here of our own replicas of a deployment: by the name that Ray gives them, and
+    by the secret that our Ray has."""
+    name, secret = f"ray::ServeReplica:storygen-{served_as}:", os.environ["RAY_AUTH_TOKEN"].encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile, or is somebody else's
@@ -204,13 +208,14 @@ def replica_pids(model: str) -> list[int]:
     return sorted(found)
 
 
-def all_ready(model: str) -> None:
+def all_ready(served_as: str) -> None:
     """Wait until there are as many replicas as there should be."""
     from ray import serve
 
     while True:
-        states = serve.status().applications[f"storygen-{model}"].deployments[model].replica_states
-        if states.get("RUNNING") == REPLICAS and len(replica_pids(model)) == REPLICAS:
+        application = serve.status().applications[f"storygen-{served_as}"]
+        states = application.deployments[served_as].replica_states
+        if states.get("RUNNING") == REPLICAS and len(replica_pids(served_as)) == REPLICAS:
             return
         time.sleep(0.5)
 
