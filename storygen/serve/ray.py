@@ -25,7 +25,7 @@ from storygen.decode.choose import arithmetic, cuda_capability
 from storygen.engine.interface import Details
 from storygen.engine.local import LocalEngine
 from storygen.engines import limits_of
-from storygen.errors import ModelNotFoundError, SettingsError
+from storygen.errors import SettingsError
 from storygen.hosts import is_loopback
 from storygen.params import SamplingParams
 from storygen.serve.app import application
@@ -112,12 +112,7 @@ def deployments(settings: Settings, options: Options) -> dict[str, serve.Applica
     """A deployment for each model, with its adapters, by the model's name."""
     catalogue = Catalogue(settings.weights_dir, settings.first_model)
     wanted = [name.strip() for name in options.models.split(",") if name.strip()]
-    models = [catalogue.get(name) for name in wanted] or catalogue.models()
-    if not models:
-        raise ModelNotFoundError(
-            f"There is no model in {settings.weights_dir}. Train one: python -m storygen.train."
-        )
-    found = families(models)
+    found = families([catalogue.get(name) for name in wanted] or catalogue.models())
     return {base: _deployment(settings, options, base, names) for base, names in found.items()}
 
 
