@@ -49,8 +49,8 @@ async def purge_old(growing: Growing, days: int) -> int:
     return len(found)
 
 
-async def purge(growing: Growing, owner: str, story_id: str) -> None:
-    """Purge a deleted story, unless it was restored meanwhile."""
+async def purge(growing: Growing, owner: str, story_id: str) -> bool:
+    """Purge a deleted story; False where it was restored meanwhile."""
     async with growing.change() as connection:
         hidden = await connection.execute(
             stories.update()
@@ -62,7 +62,7 @@ async def purge(growing: Growing, owner: str, story_id: str) -> None:
             .values(head_number=UNFINISHED)
         )
         if not hidden.rowcount:
-            return
+            return False
     for column in (head_moves.c.number, marks.c.passage_id, passages.c.number):
         table = column.table
         mine = (table.c.story_id == story_id, table.c.owner == owner)
@@ -78,3 +78,4 @@ async def purge(growing: Growing, owner: str, story_id: str) -> None:
         await connection.execute(
             stories.delete().where(stories.c.id == story_id, stories.c.owner == owner)
         )
+    return True

@@ -1,14 +1,17 @@
 """How much each user may keep. What was deleted counts, too, but gives way when room is needed."""
 
+import asyncio
 import json
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from storygen.errors import StoryError
+from storygen.errors import DatabaseError, StoryError
 from storygen.story.growing import Growing
 from storygen.story.purge import ADDING, purge
 from storygen.story.schema import passages, stories
@@ -19,32 +22,80 @@ MEASURED_FOR = 600.0  # seconds for which a measure is believed, with what was a
 MEGABYTE = 1_000_000
 
 
+class _Account:
+    """What an owner keeps, as far as is known."""
+
+    def __init__(self) -> None:
+        self.deciding = asyncio.Lock()  # about one request of the owner after another
+        self.measured_at = -math.inf
+        self.used = 0  # as it was measured, with what was let in since
+        self.grown = 0  # ever, without being asked for
+        self.storing = 0  # requests that were let in and are not stored yet
+        self.all_stored = asyncio.Event()
+        self.all_stored.set()
+
+
 class Quota:
     """A limit for each user, in bytes; 0: none."""
 
     def __init__(self, growing: Growing, limit: int) -> None:
         self._growing, self._limit = growing, limit
-        self._used: dict[str, tuple[float, int]] = {}  # when it was measured, and what it is now
+        self._accounts: dict[str, _Account] = {}
 
-    async def take(self, owner: str, size: int) -> None:
-        """Count what is about to be stored; raises StoryError where there is no room for it."""
+    @asynccontextmanager
+    async def room(self, owner: str, size: int) -> AsyncIterator[None]:
+        """Room for what is stored within; raises StoryError where there is none. Whoever has it
+        asks for no more within: where the owner has to be measured, what was let in is stored
+        before, so that it is neither missed nor counted twice."""
         if not self._limit:
+            yield
             return
-        when, used = self._used.get(owner, (-MEASURED_FOR, 0))
-        if time.monotonic() - when > MEASURED_FOR or used + size > self._limit:
-            await self._make_room(owner, size)
-        self.add(owner, size)
+        account = self._accounts.setdefault(owner, _Account())
+        async with account.deciding:
+            is_old = time.monotonic() - account.measured_at > MEASURED_FOR
+            if size > 0 and (is_old or account.used + size > self._limit):
+                await account.all_stored.wait()
+                await self._make_room(owner, account, size)
+            account.used += size
+            account.storing += 1
+            account.all_stored.clear()
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, StoryError) and not isinstance(error, DatabaseError):
+                account.used -= size  # it was refused
+            else:
+                account.measured_at = -math.inf  # some of it may be stored
+            raise
+        finally:
+            account.storing -= 1
+            if not account.storing:
+                account.all_stored.set()
 
     def add(self, owner: str, size: int) -> None:
         """Count what was stored already."""
-        if owner in self._used:
-            when, used = self._used[owner]
-            self._used[owner] = when, used + size
+        if account := self._accounts.get(owner):
+            account.used += size
+            account.grown += size
 
-    async def _make_room(self, owner: str, size: int) -> None:
+    async def _make_room(self, owner: str, account: _Account, size: int) -> None:
         """Measure, and purge the owner's deleted stories, the oldest first, as far as needed."""
+        grown = account.grown
         sizes = await self._sizes(owner)
         kept = sum(bytes_ for bytes_, deleted_at, _ in sizes if deleted_at is None)
+        self._require(kept, size)
+        used = sum(bytes_ for bytes_, *_ in sizes)
+        deleted = [story for story in sizes if story[1] is not None]
+        for bytes_, _, story_id in sorted(deleted, key=lambda story: story[1]):
+            if used + size <= self._limit:
+                break
+            if await purge(self._growing, owner, story_id):
+                used -= bytes_
+        self._require(used, size)  # one may have been restored meanwhile
+        account.measured_at = time.monotonic()
+        account.used = used + account.grown - grown
+
+    def _require(self, kept: int, size: int) -> None:
         if kept + size > self._limit:
             raise StoryError(
                 f"Your stories take {_megabytes(kept)} of the {_megabytes(self._limit)} MB that "
@@ -52,14 +103,6 @@ class Quota:
                 "Export stories that you need no more and delete them, or ask whoever runs this "
                 "page for more room (STORYGEN_STORAGE_MB)."
             )
-        used = sum(bytes_ for bytes_, *_ in sizes)
-        deleted = [story for story in sizes if story[1] is not None]
-        for bytes_, _, story_id in sorted(deleted, key=lambda story: story[1]):
-            if used + size <= self._limit:
-                break
-            await purge(self._growing, owner, story_id)
-            used -= bytes_
-        self._used[owner] = time.monotonic(), used
 
     async def _sizes(self, owner: str) -> list[tuple[int, Any, str]]:
         """Bytes, when it was deleted, and id of each story."""

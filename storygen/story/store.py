@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.claims import Claims, claims_on
-from storygen.story.copies import batches, moved, reworded
+from storygen.story.copies import Rows, batches, moved, reworded
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
@@ -133,11 +133,14 @@ class StoryStore(StoryList):
         story_id, now = new_id(), datetime.now(UTC)
         rows = await asyncio.to_thread(moved, owner, story_id, passages, head_id, marks or {})
         size = ROW + len(json.dumps(settings)) + await asyncio.to_thread(size_of, rows.passages)
-        await self._quota.take(owner, size)
         story = new_story(owner, story_id, title, settings, now)
         # Nobody else's change waits for all of a long story: it is stored batch by batch, as one
         # that was deleted and cannot be restored, and seen once it is whole.
         story |= {"head_number": UNFINISHED, "deleted_at": now}
+        async with self._quota.room(owner, size):
+            return await self._add_whole(story, rows)
+
+    async def _add_whole(self, story: dict[str, Any], rows: Rows) -> Story:
         async with self._growing.change() as connection:
             held = await insert(connection, stories, story)
         for batch in batches(rows.passages):
@@ -146,16 +149,17 @@ class StoryStore(StoryList):
         for batch in batches(marked(held, rows.marks)):
             async with self._growing.change() as connection:
                 await connection.execute(marks_table.insert(), batch)
-        head_number = 0 if head_id is None else 1
+        owner, story_id, count = held["owner"], held["id"], len(rows.passages)
+        head_number = 0 if rows.head_id is None else 1
         async with self._growing.change() as connection:
-            if head_id is not None:
+            if rows.head_id is not None:
                 await record_move(
                     connection, dict(held) | {"head_number": head_number}, rows.head_id
                 )
             await connection.execute(
                 stories.update()
                 .where(stories.c.id == story_id, stories.c.owner == owner)
-                .values(passage_count=len(rows.passages), head_number=head_number, deleted_at=None)
+                .values(passage_count=count, head_number=head_number, deleted_at=None)
             )
             return await story_of(connection, owner, story_id)
 
@@ -173,8 +177,8 @@ class StoryStore(StoryList):
         passage_id and with the head. All of it is stored at once, or nothing."""
         story = new_story(owner, new_id(story_id), title, settings, datetime.now(UTC))
         story |= {"passage_count": len(texts), "head_number": 1}
-        await self._quota.take(owner, ROW + _size(texts))
-        async with self._growing.change() as connection:
+        size = ROW + _size(texts)
+        async with self._quota.room(owner, size), self._growing.change() as connection:
             held = await insert(connection, stories, story)
             return await self._tell(connection, held, None, texts, passage_id)
 
@@ -246,8 +250,11 @@ class StoryStore(StoryList):
             "params": params,
             "created_at": datetime.now(UTC),
         }
-        await self._quota.take(owner, size_of([row]))
-        async with self._growing.claimed(given, state), self._growing.change() as connection:
+        async with (
+            self._quota.room(owner, size_of([row])),
+            self._growing.claimed(given, state),
+            self._growing.change() as connection,
+        ):
             held = await hold(
                 connection,
                 owner,
@@ -266,8 +273,7 @@ class StoryStore(StoryList):
         self, owner: str, story_id: str, texts: Sequence[str], *, passage_id: str
     ) -> list[Passage]:
         """What its writer adds to the end of a story, as begin_story takes it."""
-        await self._quota.take(owner, _size(texts))
-        async with self._growing.change() as connection:
+        async with self._quota.room(owner, _size(texts)), self._growing.change() as connection:
             held = await hold(
                 connection,
                 owner,
@@ -311,8 +317,8 @@ class StoryStore(StoryList):
         count = len(rows.passages)
         if not count:
             return await self.story(owner, story_id)
-        await self._quota.take(owner, await asyncio.to_thread(size_of, rows.passages))
-        async with self._growing.change() as connection:
+        size = await asyncio.to_thread(size_of, rows.passages)
+        async with self._quota.room(owner, size), self._growing.change() as connection:
             held = await hold(
                 connection,
                 owner,
@@ -360,9 +366,11 @@ class StoryStore(StoryList):
         anything else is once it can be.
         """
         owing = Owed(owner, within(text, MAX_TEXT, "passage"), state, finish_reason)
-        if state == "complete":  # what a model wrote is never refused, but it counts
-            self._quota.add(owner, len(text))
-        return await self._growing.grow(passage_id, owing)
+        try:
+            return await self._growing.grow(passage_id, owing)
+        finally:
+            if state == "complete":  # what a model wrote is never refused, but it counts
+                self._quota.add(owner, len(text.encode("utf-8", "replace")))
 
     async def move_head(self, owner: str, story_id: str, passage_id: str | None) -> Story:
         """Stand at another passage, or before the first one. Where the head is already, no move."""
