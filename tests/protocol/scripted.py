@@ -121,4 +121,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tests.protocol import scripted  # by its name, as a replica's process finds it
+
+    scripted.main()

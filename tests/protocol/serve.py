@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def main() -> None:
     """Put the engine in the place of the local one, then serve."""
     local.LocalEngine = lambda *_, **__: Echo()  # type: ignore[assignment,misc]  # in its place
     if "--ray" in sys.argv:  # it has replicas of the models that there are
-        weights = Path(os.environ["STORYGEN_DATA_DIR"]) / "weights"
+        weights = Path(tempfile.mkdtemp())
         names = (info.name for info in Echo().models())
         make_weights(weights, *names, tokenizer=checkpoints.load_tokenizer(VOCABULARY))
         os.environ["STORYGEN_WEIGHTS_DIR"] = str(weights)
@@ -111,4 +112,6 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tests.protocol import serve  # by its name, as a replica's process finds it
+
+    serve.main()
