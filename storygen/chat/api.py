@@ -5,16 +5,17 @@ Whatever changes the story itself is a turn and comes over the window's socket (
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from storygen.chat.answering import (
+    NOT_KEPT,
     answering,
     changes_in,
     flag_in,
@@ -35,7 +36,7 @@ from storygen.errors import PromptError, StoryError
 from storygen.story.feedback import preferences
 from storygen.story.prompt import Prompt, prompt_budget
 from storygen.story.steering import steering_of
-from storygen.story.tree import Passage, StoryTree
+from storygen.story.tree import Passage, Story, StoryTree
 from storygen.story.tree import manuscript as manuscript_of
 from storygen.story.words import Sought, differences
 
@@ -44,6 +45,7 @@ AROUND = 40  # characters shown before and after a hit
 LIKELY = 200  # tokens of the next word's picture
 FAN = 12  # words of the fan
 MAX_COMPARED = 8_000_000  # characters of two branches, from where they part
+PIECE = 256_000  # bytes of thumbs that are sent at a time, and the rest of a line
 MAX_AFTER = 2_000  # characters of words tried at the end of the story
 
 
@@ -89,17 +91,44 @@ async def stories(studio: Studio, owner: str, request: Request) -> Any:
 
 
 async def feedback(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
-    """Thumbs and choices of all stories, a JSON object a line."""
-    lines: list[str] = []
+    """Thumbs and choices of all stories, a JSON object a line, streamed."""
+    found: list[Story] = []  # as they are now: one that changes meanwhile is not passed over
     before = None
     while page := await studio.store.stories(owner, limit=100, before=before):
-        for story in page:
-            told = await aside.run(owner, preferences, await studio.store.tree(owner, story.id))
-            lines += [json.dumps({"story": story.title, **row}, ensure_ascii=False) for row in told]
+        found += page
         before = page[-1].updated_at, page[-1].id
     headers = {"content-disposition": 'attachment; filename="storygen-feedback.jsonl"'}
-    text = "".join(f"{line}\n" for line in lines)
-    return Response(text, media_type="application/jsonl", headers=headers)
+    return StreamingResponse(
+        _thumbs(aside, studio, owner, found),
+        media_type="application/jsonl",
+        headers=headers | NOT_KEPT,
+    )
+
+
+async def _thumbs(
+    aside: Aside, studio: Studio, owner: str, stories: list[Story]
+) -> AsyncIterator[bytes]:
+    """Piece by piece, of which one is in memory, and one story. Each is a turn of its own: whoever
+    reads slowly keeps nobody waiting."""
+    for story in stories:
+        try:
+            told = await studio.store.tree(owner, story.id)
+        except StoryError:  # deleted meanwhile
+            continue
+        rows = preferences(told)
+        while piece := await aside.run(owner, _piece, story.title, rows):
+            yield piece
+
+
+def _piece(title: str, rows: Iterator[dict[str, Any]]) -> bytes:
+    """The next rows as lines, as many as make a piece; nothing after the last."""
+    lines: list[bytes] = []
+    size = 0
+    while size < PIECE and (row := next(rows, None)) is not None:
+        line = json.dumps({"story": title, **row}, ensure_ascii=False) + "\n"
+        lines.append(line.encode())
+        size += len(lines[-1])
+    return b"".join(lines)
 
 
 async def change_story(studio: Studio, owner: str, request: Request) -> Any:

@@ -6,41 +6,56 @@ from typing import Any
 from storygen.story.tree import Passage, StoryTree, manuscript
 
 CONTEXT = 8_000  # characters of the story before a passage that are given with it
+PARTNERS = 4  # that a passage has, of those with the other thumb at its place
 
 
 def preferences(tree: StoryTree) -> Iterator[dict[str, Any]]:
-    """Each version with a thumb up before each with a thumb down of the same place; and where all
+    """Versions with a thumb up, each before some with a thumb down of the same place; and where all
     thumbs point one way, the passages by themselves."""
     for versions in _places(tree):
         up = [p for p in versions if tree.mark(p.id).rating > 0]
         down = [p for p in versions if tree.mark(p.id).rating < 0]
         if not up and not down:
             continue
-        parent_id = versions[0].parent_id
-        branch = tree.branch(parent_id) if parent_id else []
-        place = {"prompt": _end_of(branch)}
-        for good in up:
-            for bad in down:
-                yield (
-                    place
-                    | {"chosen": good.text, "rejected": bad.text}
-                    | {
-                        "chosen_by": _origin(tree, good),
-                        "rejected_by": _origin(tree, bad),
-                    }
-                )
+        place = {"prompt": _before(tree, versions[0].parent_id)}
+        by = {p.id: _origin(tree, p) for p in up + down}
+        for good, bad in _pairs(up, down):
+            yield (
+                place
+                | {"chosen": good.text, "rejected": bad.text}
+                | {"chosen_by": by[good.id], "rejected_by": by[bad.id]}
+            )
         for passage in (up or down) if not (up and down) else []:
             rating = tree.mark(passage.id).rating
-            yield place | {"text": passage.text, "rating": rating, "by": _origin(tree, passage)}
+            yield place | {"text": passage.text, "rating": rating, "by": by[passage.id]}
 
 
-def _end_of(branch: list[Passage]) -> str:
-    """The last characters of a branch, from no more passages than they take."""
-    first, size = len(branch), 0
-    while first and size < CONTEXT:
-        first -= 1
-        size += len(branch[first].text)
-    return manuscript(branch[first:])[-CONTEXT:]
+def _pairs(up: list[Passage], down: list[Passage]) -> Iterator[tuple[Passage, Passage]]:
+    """Each of the larger side with PARTNERS of the other, or with all where there are fewer.
+
+    The first begins with the oldest of the other side, the next with the one after it, around and
+    around. So every passage is in a pair, those of a side in as many, give or take PARTNERS, and of
+    n thumbs come no more than PARTNERS * n pairs. All pairs there could be would say nothing more:
+    a thumb is given to a passage, not to a pair, and they follow from the thumbs. But their number
+    grows as the square of these, and a model that learns from them would read a place with fifty
+    versions a hundred times as often as one with five, and learn its passages by heart.
+    """
+    larger, other = (up, down) if len(up) >= len(down) else (down, up)
+    for first, passage in enumerate(larger):
+        for step in range(min(PARTNERS, len(other))):
+            partner = other[(first + step) % len(other)]
+            yield (passage, partner) if larger is up else (partner, passage)
+
+
+def _before(tree: StoryTree, passage_id: str | None) -> str:
+    """The last characters of the branch to a passage, from no more passages than they take."""
+    last: list[Passage] = []
+    size = 0
+    while passage_id is not None and size < CONTEXT:
+        last.append(tree[passage_id])
+        size += len(last[-1].text)
+        passage_id = last[-1].parent_id
+    return manuscript(last[::-1])[-CONTEXT:]
 
 
 def _places(tree: StoryTree) -> Iterator[list[Passage]]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +14,9 @@ from starlette.requests import Request
 
 from storygen.chat import answering, api
 from storygen.chat.state import Studio
+from storygen.story.feedback import PARTNERS, preferences
 from storygen.story.store import StoryStore
-from storygen.story.tree import Passage, Story, manuscript
+from storygen.story.tree import Passage, Story, StoryTree, manuscript
 from tests.chat.conftest import OWNER
 
 
@@ -271,9 +273,71 @@ async def test_thumbs_become_pairs(
     assert pair["story"] == "Rain"
 
 
+async def test_many_thumbs_come_piece_by_piece_none_made_where_words_stream(
+    client: httpx.AsyncClient, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 thumbs at a place were 62,500 pairs: half a gigabyte, made while nobody's words came."""
+    story = await judged(store, 10)
+    makers: list[int] = []
+
+    def watched(tree: StoryTree) -> Iterator[dict[str, Any]]:
+        for row in preferences(tree):
+            makers.append(threading.get_ident())
+            yield row
+
+    pieces: list[int] = []
+
+    def piece(title: str, rows: Iterator[dict[str, Any]]) -> bytes:
+        data = whole(title, rows)
+        pieces.append(data.count(b"\n"))
+        return data
+
+    whole = api._piece
+    monkeypatch.setattr(api, "_piece", piece)
+    monkeypatch.setattr(api, "PIECE", 1000)
+    monkeypatch.setattr(api, "preferences", watched)
+    found = await lines(client)
+    expected = list(preferences(await store.tree(OWNER, story.id)))
+    assert len(found) == PARTNERS * 10
+    assert found == [{"story": "Rain", **row} for row in expected]
+    assert threading.get_ident() not in makers
+    assert sum(pieces) == len(makers) == len(found)
+    assert 0 < max(pieces) <= 1000 // 100  # a row has more than a hundred bytes
+
+
+async def test_a_story_deleted_meanwhile_spoils_no_thumbs(
+    client: httpx.AsyncClient, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await judged(store, 1)
+    gone = await judged(store, 1)
+    tree = store.tree
+
+    async def late(owner: str, story_id: str) -> StoryTree:
+        if story_id == gone.id:
+            await store.delete_story(owner, story_id)
+        return await tree(owner, story_id)
+
+    monkeypatch.setattr(store, "tree", late)
+    (pair,) = await lines(client)
+    assert (pair["chosen"], pair["rejected"]) == (" 0", " 1")
+
+
+async def judged(store: StoryStore, count: int) -> Story:
+    """As many versions of a passage with a thumb up as with a thumb down."""
+    story = await store.create_story(OWNER, title="Rain", settings={})
+    first = await store.add_passage(OWNER, story.id, "writer", "Ann ran home.")
+    for number in range(2 * count):
+        version = await store.add_passage(
+            OWNER, story.id, "model", f" {number}", parent_id=first.id, model="m"
+        )
+        await store.mark(OWNER, story.id, version.id, rating=-1 if number % 2 else 1)
+    return story
+
+
 async def lines(client: httpx.AsyncClient) -> list[Any]:
     answer = await client.get("/api/feedback")
     assert "attachment" in answer.headers["content-disposition"]
+    assert answer.headers["cache-control"] == "no-store"
     return [httpx.Response(200, text=line).json() for line in answer.text.splitlines()]
 
 
