@@ -3,7 +3,8 @@ windows that send what no page does.
 
 The socket server keeps whatever a window has not read, without end, and looks for dead peers only
 now and then. Here both have bounds. It also takes a window's word for the events by which it tells
-us itself that a window comes and goes, and calls what it cannot read an error of the server's.
+us itself that a window comes and goes, calls what it cannot read an error of the server's, and
+parses whatever it is sent, however much that is.
 """
 
 import asyncio
@@ -16,12 +17,19 @@ from engineio import packet as frames
 from engineio.exceptions import UnknownPacketError
 from socketio import AsyncServer
 from socketio import packet as packets
+from starlette.types import Receive, Scope, Send
+
+from storygen.chat.budgets import Budgets, measured
+from storygen.chat.doors import visitor_of
+from storygen.structure import is_plain
 
 # Seconds. A window that vanished without a word is noticed within both and LOOK_EVERY; a browser
 # that has to wait for a busy processor must not be taken for one, since that ends its passage.
 PING_EVERY, PING_PATIENCE, LOOK_EVERY = 4, 6, 1
 MOST_PACKETS = 400  # that wait for a window to read them: twenty seconds of a passage
 MOST_CHARACTERS = 2_000_000  # of them, beside the first, which may be a whole story
+MOST_STRUCTURE = 5000  # characters of a packet that are not in texts; a page sends some hundred
+LONGEST_SIGN = 100  # of a frame that is no packet: a ping is one character
 # Who asks stands in what the server says with these; from a window they would be believed.
 SERVERS_OWN = {"connect", "disconnect"}
 BARE = {"connection_successful", "clear_session"}  # Chainlit's handlers take nothing with them
@@ -41,7 +49,7 @@ class Sockets:
         sio.packet_class = Said
         sio.eio.on("connect", _of_known_kinds(sio, sio.eio.handlers["connect"]))
         sio.eio.on("message", _readable(sio, sio.eio.handlers["message"]))
-        sio.eio.handle_request = _framed(sio.eio.handle_request)
+        sio.eio.handle_request = _framed(sio.eio.handle_request, Budgets())
 
     def bounded(self, session: WebsocketSession, emit: Emit) -> Emit:
         """An emit that ends a window which leaves too much unread."""
@@ -83,6 +91,8 @@ class Said(packets.Packet):  # type: ignore[misc]  # socketio has no types
 
     def decode(self, encoded_packet: Any) -> Any:
         """Take the packet in."""
+        if not is_plain(encoded_packet, MOST_STRUCTURE):
+            raise UnreadableError
         try:
             attachments = super().decode(encoded_packet)
         except (ValueError, RecursionError) as error:
@@ -146,16 +156,35 @@ def _of_known_kinds(
     return handle_connect
 
 
-def _framed(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A handler of sockets that lets one end whose frames are not even of the protocol's kinds."""
+def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable[..., Any]:
+    """A handler of sockets that lets one end whose frames are not even of the protocol's kinds, or
+    more than its user may send."""
 
-    async def handle_framed(*request: Any) -> Any:
+    async def handle_framed(scope: Scope, receive: Receive, send: Send) -> Any:
+        visitor = visitor_of(scope)
+        owner = visitor.owner if visitor else ""
+
+        def accepts(frame: str | bytes) -> bool:
+            if not budgets.of(owner).takes(len(frame)):
+                logger.warning("A user's windows sent more than all of them may; one is closed.")
+            elif len(frame) > LONGEST_SIGN and not is_packet(frame):
+                logger.info("A window sent what is no frame, and is closed.")
+            else:
+                return True
+            return False
+
         try:
-            return await handle(*request)
+            return await handle(scope, measured(receive, accepts), send)
         except (ValueError, IndexError, RecursionError):
             logger.info("A window sent what is no frame, and is closed.")
 
     return handle_framed
+
+
+def is_packet(frame: str | bytes) -> bool:
+    """Whether a frame carries a packet; all else, and first of all lists, the socket server would
+    parse before anybody sees it."""
+    return isinstance(frame, str) and frame[0] == str(frames.MESSAGE) and frame[1].isdecimal()
 
 
 def is_behind(socket: AsyncSocket) -> bool:

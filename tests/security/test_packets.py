@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from engineio.packet import MESSAGE
 from engineio.packet import Packet as Frame
 
-from tests.protocol.conftest import Client, errors_in
+from tests.protocol.conftest import PATIENCE, Client, errors_in
 from tests.security.town import CANARY, Town
 
 # Engine.IO's, whose first character is their kind; there are 0 to 6.
@@ -91,4 +92,29 @@ async def test_a_window_cannot_say_who_it_is_of(town: Town, known: int) -> None:
     await client.until(lambda: any("Mine." in output for output in client.outputs))
     assert CANARY not in json.dumps([data for _, _, data in client.events])
     await client.socket.disconnect()
+    assert errors_in(town.server.said())[known:] == []
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [['42["x","' + "a" * 4_900_000 + '"]'] * 5, ["4[" + "[]," * 100_000 + "1]"]],
+    ids=["more than a user may send", "what the socket server would parse"],
+)
+async def test_a_window_that_floods_is_closed_and_others_are_not(
+    town: Town, known: int, frames: list[str]
+) -> None:
+    flooding, other = (Client(town.server, town.guises[who].cookie) for who in ("owner", "other"))
+    await flooding.connect()
+    await other.connect()
+    with suppress(ConnectionError):  # it is closed
+        for frame in frames:
+            await flooding.socket.eio.ws.send_str(frame)
+    async with asyncio.timeout(PATIENCE):
+        while flooding.socket.connected:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+    await other.set(max_new_tokens=2)
+    await other.send("It goes on: nonce-beside")
+    await other.finished()
+    assert other.passage.endswith("nonce-beside nonce-beside")
+    await other.socket.disconnect()
     assert errors_in(town.server.said())[known:] == []
