@@ -1,6 +1,8 @@
 """Stories as a list shows them: made, named, found, put away, deleted and restored."""
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,7 @@ import sqlalchemy as sa
 from storygen.errors import StoryError
 from storygen.story.database import Database
 from storygen.story.growing import Growing
+from storygen.story.quota import Quota, size_of_story
 from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, new_story, within
 from storygen.story.schema import stories
 from storygen.story.statements import UNFINISHED, hold, insert, mentions, story_of, story_query
@@ -17,11 +20,16 @@ from storygen.story.tree import Story
 MAX_PAGE = 1000
 
 
+class _ChangedMeanwhile(StoryError):
+    """The settings are not any more those that were read."""
+
+
 class StoryList:
     """The part of StoryStore that knows nothing of passages."""
 
-    def __init__(self, database: Database, growing: Growing) -> None:
+    def __init__(self, database: Database, growing: Growing, room: int) -> None:
         self._database, self._growing = database, growing
+        self._quota = Quota(growing, room)
 
     async def create_story(
         self,
@@ -33,7 +41,8 @@ class StoryList:
     ) -> Story:
         """A new story without passages."""
         row = new_story(owner, new_id(story_id), title, settings or {}, datetime.now(UTC))
-        async with self._growing.change() as connection:
+        size = size_of_story(json.dumps(row["settings"]))
+        async with self._quota.room(owner, size), self._growing.change() as connection:
             added = await insert(connection, stories, row)
             return await story_of(connection, owner, added["id"])
 
@@ -84,12 +93,19 @@ class StoryList:
     async def change_settings(
         self, owner: str, story_id: str, change: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> Story:
-        """Put what change makes of a story's settings in their place; nobody else changes them
-        meanwhile, and where it raises, nothing is changed."""
-        async with self._growing.change() as connection:
-            held = await hold(connection, owner, story_id)
-            await hold(connection, owner, story_id, settings=change(held["settings"]))
-            return await story_of(connection, owner, story_id)
+        """Put what change makes of a story's settings in their place; where it raises, nothing is
+        changed, and where somebody else changes them meanwhile, it is asked again."""
+        while True:
+            settings = (await self.story(owner, story_id)).settings
+            before, after = json.dumps(settings), change(settings)
+            size = len(json.dumps(after)) - len(before)
+            with suppress(_ChangedMeanwhile):
+                async with self._quota.room(owner, size), self._growing.change() as connection:
+                    held = await hold(connection, owner, story_id)
+                    if json.dumps(held["settings"]) != before:
+                        raise _ChangedMeanwhile
+                    await hold(connection, owner, story_id, settings=after)
+                    return await story_of(connection, owner, story_id)
 
     async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
         """Put a story away from the list, or back to its place there."""

@@ -14,10 +14,13 @@ import sqlalchemy as sa
 from storygen.errors import DatabaseError, StoryError
 from storygen.story.growing import Growing
 from storygen.story.purge import ADDING, purge
-from storygen.story.schema import passages, stories
+from storygen.story.schema import head_moves, passages, stories
 from storygen.story.statements import UNFINISHED
 
-ROW = 500  # bytes of a passage or a story beside its text: ids, times, and its place in indexes
+# Bytes of a row beside its texts: ids, times, and its place in indexes.
+STORY = 2_500  # with its title
+PASSAGE = 1_500  # with what its writer says of it
+MOVE = 250  # of the head
 MEASURED_FOR = 600.0  # seconds for which a measure is believed, with what was added since
 MEGABYTE = 1_000_000
 
@@ -108,24 +111,16 @@ class Quota:
         """Bytes, when it was deleted, and id of each story."""
         async with self._growing.database.read() as connection:
             octets = _octets(connection.dialect.name)
-            told = (
-                sa.select(
-                    passages.c.story_id,
-                    sa.func.sum(ROW + octets(passages.c.text) + octets(passages.c.params)).label(
-                        "n"
-                    ),
-                )
-                .where(passages.c.owner == owner)
-                .where(
-                    passages.c.story_id.in_(sa.select(stories.c.id).where(stories.c.owner == owner))
-                )
-                .group_by(passages.c.story_id)
-                .subquery()
-            )
-            whole = ROW + octets(stories.c.settings) + sa.func.coalesce(told.c.n, 0)
+            texts = sum(map(octets, (passages.c.text, passages.c.params, passages.c.model)))
+            source: Any = stories
+            whole: Any = STORY + octets(stories.c.settings)
+            for table, size in ((passages, PASSAGE + texts), (head_moves, sa.literal(MOVE))):
+                theirs = _of_each(owner, table, size)
+                source = source.outerjoin(theirs, theirs.c.story_id == stories.c.id)
+                whole += sa.func.coalesce(theirs.c.n, 0)
             query = (
                 sa.select(whole, stories.c.deleted_at, stories.c.id, stories.c.head_number)
-                .select_from(stories.outerjoin(told, told.c.story_id == stories.c.id))
+                .select_from(source)
                 .where(stories.c.owner == owner)
             )
             rows = (await connection.execute(query)).all()
@@ -139,10 +134,31 @@ class Quota:
 def size_of(rows: Iterable[Mapping[str, Any]]) -> int:
     """Bytes of passages, as they will be measured."""
     return sum(
-        ROW
-        + len(row["text"].encode("utf-8", "replace"))
-        + (len(json.dumps(row["params"])) if row.get("params") else 0)
+        PASSAGE
+        + sum(size_of_text(row.get(name) or "") for name in ("text", "model"))
+        + (0 if row.get("params") is None else len(json.dumps(row["params"])))
         for row in rows
+    )
+
+
+def size_of_text(text: str) -> int:
+    """Bytes of a text, with the longest that may be stored for what a database cannot hold."""
+    return len(text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass"))
+
+
+def size_of_story(settings: str) -> int:
+    """Bytes of a story with these settings, as JSON, and no passages."""
+    return STORY + len(settings)
+
+
+def _of_each(owner: str, table: sa.Table, size: sa.ColumnElement[int]) -> sa.Subquery:
+    """Bytes of a table's rows for each of the owner's stories."""
+    mine = sa.select(stories.c.id).where(stories.c.owner == owner)
+    return (
+        sa.select(table.c.story_id, sa.func.sum(size).label("n"))
+        .where(table.c.owner == owner, table.c.story_id.in_(mine))
+        .group_by(table.c.story_id)
+        .subquery()
     )
 
 

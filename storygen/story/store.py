@@ -23,7 +23,7 @@ from storygen.story.copies import Rows, batches, moved, reworded
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
-from storygen.story.quota import ROW, Quota, size_of
+from storygen.story.quota import MOVE, size_of, size_of_story, size_of_text
 from storygen.story.rows import (
     MAX_NAME,
     MAX_TEXT,
@@ -71,8 +71,7 @@ class StoryStore(StoryList):
     """
 
     def __init__(self, database: Database, growing: Growing, room: int = 0) -> None:
-        super().__init__(database, growing)
-        self._quota = Quota(growing, room)
+        super().__init__(database, growing, room)
         self._read: OrderedDict[tuple[str, str], list[Passage]] = OrderedDict()
 
     @classmethod
@@ -132,7 +131,8 @@ class StoryStore(StoryList):
         """
         story_id, now = new_id(), datetime.now(UTC)
         rows = await asyncio.to_thread(moved, owner, story_id, passages, head_id, marks or {})
-        size = ROW + len(json.dumps(settings)) + await asyncio.to_thread(size_of, rows.passages)
+        size = await asyncio.to_thread(size_of, rows.passages)
+        size += size_of_story(json.dumps(settings)) + (0 if head_id is None else MOVE)
         story = new_story(owner, story_id, title, settings, now)
         # Nobody else's change waits for all of a long story: it is stored batch by batch, as one
         # that was deleted and cannot be restored, and seen once it is whole.
@@ -177,7 +177,7 @@ class StoryStore(StoryList):
         passage_id and with the head. All of it is stored at once, or nothing."""
         story = new_story(owner, new_id(story_id), title, settings, datetime.now(UTC))
         story |= {"passage_count": len(texts), "head_number": 1}
-        size = ROW + _size(texts)
+        size = size_of_story(json.dumps(settings)) + _size(texts)
         async with self._quota.room(owner, size), self._growing.change() as connection:
             held = await insert(connection, stories, story)
             return await self._tell(connection, held, None, texts, passage_id)
@@ -250,8 +250,9 @@ class StoryStore(StoryList):
             "params": params,
             "created_at": datetime.now(UTC),
         }
+        size = size_of([row]) + (MOVE if move_head else 0)
         async with (
-            self._quota.room(owner, size_of([row])),
+            self._quota.room(owner, size),
             self._growing.claimed(given, state),
             self._growing.change() as connection,
         ):
@@ -317,7 +318,7 @@ class StoryStore(StoryList):
         count = len(rows.passages)
         if not count:
             return await self.story(owner, story_id)
-        size = await asyncio.to_thread(size_of, rows.passages)
+        size = MOVE + await asyncio.to_thread(size_of, rows.passages)
         async with self._quota.room(owner, size), self._growing.change() as connection:
             held = await hold(
                 connection,
@@ -370,11 +371,14 @@ class StoryStore(StoryList):
             return await self._growing.grow(passage_id, owing)
         finally:
             if state == "complete":  # what a model wrote is never refused, but it counts
-                self._quota.add(owner, len(text.encode("utf-8", "replace")))
+                self._quota.add(owner, size_of_text(text))
 
     async def move_head(self, owner: str, story_id: str, passage_id: str | None) -> Story:
         """Stand at another passage, or before the first one. Where the head is already, no move."""
-        async with self._growing.change() as connection:
+        story = await self.story(owner, story_id)
+        if passage_id == story.head_id:
+            return story
+        async with self._quota.room(owner, MOVE), self._growing.change() as connection:
             await hold(connection, owner, story_id, updated_at=stories.c.updated_at)
             if passage_id is not None:
                 await require_passage(connection, owner, story_id, passage_id)
@@ -416,4 +420,5 @@ class StoryStore(StoryList):
 
 
 def _size(texts: Sequence[str]) -> int:
-    return size_of([{"text": text} for text in texts])
+    """Bytes of what is told in one move."""
+    return MOVE + size_of([{"text": text} for text in texts])
