@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from storygen import checkpoints
 from storygen.decode.interface import Token
 from storygen.engine import local, worker
 from storygen.engine.interface import Engine
+from storygen.engine.local import LocalEngine
 from storygen.engine.place import Place
 from storygen.params import Row
 from storygen.tokenizers import CharTokenizer, Tokenizer
@@ -105,18 +105,18 @@ def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, T
     return Scripted(slots), checkpoints.load_tokenizer(directory)
 
 
-def engine(make: Callable[..., Engine], *args: Any, **options: Any) -> Engine:
+def engine(*args: Any, **options: Any) -> Engine:
     """The real engine with these in their places, in whichever process it is made."""
     local.open_model = open_scripted  # type: ignore[assignment]  # in its place
     worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]  # around it
     worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]  # around it
     CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]  # around it
-    return make(*args, **options)
+    return LocalEngine(*args, **options)
 
 
 def main() -> None:
     """Serve the page, or the engine alone."""
-    local.LocalEngine = partial(engine, local.LocalEngine)  # type: ignore[assignment,misc]  # around it
+    local.LocalEngine = engine  # type: ignore[assignment,misc]  # around it
     start()
 
 
