@@ -107,7 +107,7 @@ def open_scripted(_: Any, directory: Path, slots: int, *__: Any) -> tuple[Any, T
 
 def engine(*args: Any, **options: Any) -> Engine:
     """The real engine with these in their places, in whichever process it is made."""
-    local.open_model = open_scripted  # type: ignore[assignment]  # in its place
+    local.open_model = open_scripted  # type: ignore[assignment,attr-defined]  # in its place
     worker.Worker.enter = told("enter", worker.Worker.enter)  # type: ignore[method-assign]  # around it
     worker.Worker.leave = told("leave", worker.Worker.leave)  # type: ignore[method-assign]  # around it
     CharTokenizer.encode = encoded(CharTokenizer.encode)  # type: ignore[method-assign]  # around it
