@@ -186,6 +186,18 @@ def test_chats_reach_their_engine_where_it_is() -> None:
     assert SERVICES["engine"]["command"][-1] == "8001"
 
 
+def test_chats_and_engine_have_the_same_key() -> None:
+    """The engine's own: with a user's, chats could not speak for everybody."""
+    services = [*CHATS.values(), SERVICES["engine"]]
+    (key,) = {service["environment"]["STORYGEN_ENGINE_KEY"] for service in services}
+    assert key.startswith("${STORYGEN_ENGINE_KEY:?")  # asked for: an empty one is none
+    (engine,) = DEPLOYMENTS["engine"]["containers"]
+    (chat,) = DEPLOYMENTS["chat"]["containers"]
+    secret = {"name": "storygen", "key": "STORYGEN_ENGINE_KEY"}
+    assert {"secretRef": {"name": "storygen"}} in chat["envFrom"]
+    assert {"secretKeyRef": secret} in [variable.get("valueFrom") for variable in engine["env"]]
+
+
 def test_a_story_is_sent_to_one_chat_and_nobody_else_is_spoken_to() -> None:
     (ingress,) = named("Ingress").values()
     annotations = ingress["metadata"]["annotations"]

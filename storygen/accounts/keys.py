@@ -15,6 +15,7 @@ from storygen.story.database import Database
 from storygen.story.schema import api_keys, users
 
 PREFIX: Final = "sg-"
+NOBODY: Final = ""  # the id that the installation's own key has for a user's
 KEY_BYTES = 32
 LONGEST_KEY = 200  # characters that are looked at
 ID_DIGITS = 12  # of the hash: enough to tell keys apart, and no help in making one
@@ -39,7 +40,8 @@ class Keys:
     _database: Database
 
     def __init__(self, database: Database | None = None, own: str = "") -> None:
-        """Without a database until open() there is the one key alone, an administrator's."""
+        """Without a database until open() there is the one key alone, which is nobody's: with it
+        a chat asks for all its users."""
         self._own = hash_of(own) if own else ""
         self._has_database = False
         if database is not None:
@@ -67,7 +69,7 @@ class Keys:
         """Whose key it is, None for one that nobody may use (any more). It takes as long."""
         key_hash, now = hash_of(key[:LONGEST_KEY]), _now()
         if hmac.compare_digest(key_hash, self._own):
-            return User("", "", is_admin=True, created_at=now, disabled_at=None)
+            return User(NOBODY, "", is_admin=False, created_at=now, disabled_at=None)
         if not self._has_database:
             return None
         query = sa.select(users, api_keys.c.used_at).join(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from storygen.accounts.command import LOCAL_WRITER
-from storygen.accounts.keys import Keys
+from storygen.accounts.keys import NOBODY, Keys
 from storygen.accounts.limiter import Limiter
 from storygen.hosts import is_loopback, name_of
 from storygen.serve.refusals import Refused
@@ -15,7 +15,8 @@ LONGEST_NAME = 200  # of whom a caller speaks for
 
 @dataclass(frozen=True)
 class Caller:
-    """user is by whom what is short is shared out. Who speaks for many names them."""
+    """user is by whom what is short is shared out. Who speaks for many names them: a chat, with
+    the installation's own key, or whoever needs none. No user does, not even an administrator."""
 
     user: str
     speaks_for_many: bool = False
@@ -41,7 +42,7 @@ class Callers:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         user = await self._keys.user(key.strip() if scheme.lower() == "bearer" else "")
         if user is not None:
-            return Caller(user.id, user.is_admin)
+            return Caller(user.id, speaks_for_many=user.id == NOBODY)
         if key:  # who shows none is not guessing
             address = request.client.host if request.client else ""
             if wait := self._wrong.wait(address):

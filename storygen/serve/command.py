@@ -84,7 +84,7 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
 async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys | None]":
     """What keys are looked up in; nothing where none is needed. Raises SettingsError where nobody
     could ask. The key that the page would show to this server is enough, without a database."""
-    own = "" if settings.engine_url else settings.engine_key.get_secret_value()
+    own = own_key(settings)
     if settings.auth == "none" and is_loopback(host) and not own:
         return None, None
     from storygen.accounts.keys import Keys
@@ -103,6 +103,11 @@ async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys |
             "on 127.0.0.1 with STORYGEN_AUTH=none."
         )
     return database, keys
+
+
+def own_key(settings: Settings) -> str:
+    """The key with which chats ask this server for all their users; empty where there is none."""
+    return "" if settings.engine_url else settings.engine_key.get_secret_value()
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from storygen.errors import SettingsError
 from storygen.hosts import is_loopback
 from storygen.params import SamplingParams
 from storygen.serve.app import application
+from storygen.serve.command import own_key
 from storygen.serve.families import Part, families
 from storygen.serve.ray_engine import RayEngine
 from storygen.serve.ray_router import StoryRouter
@@ -94,7 +95,7 @@ class Api:
         if settings.auth == "none":
             require_loopback(settings)
         else:
-            self._keys = Keys(await Database.open(settings.store_url))
+            self._keys = Keys(await Database.open(settings.store_url), own_key(settings))
         await self._engine.start()
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from storygen.accounts import keys as module
-from storygen.accounts.keys import PREFIX, Keys
+from storygen.accounts.keys import NOBODY, PREFIX, Keys
 from storygen.accounts.users import Users
 from storygen.cli import main
 from storygen.errors import AccountError
@@ -101,7 +101,7 @@ async def test_the_installations_own_key_needs_no_database():
     keys = Keys(own="a secret of the installation")
     user = await keys.user("a secret of the installation")
     assert user is not None
-    assert user.is_admin
+    assert (user.id, user.is_admin) == (NOBODY, False)
     assert await keys.user("another") is None
     assert await Keys().user("") is None
 

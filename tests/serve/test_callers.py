@@ -46,7 +46,8 @@ def showing(key: str) -> dict[str, str]:
 async def test_requests_are_those_of_the_keys_user(
     http: httpx.AsyncClient, engine: FakeEngine, database: Database
 ):
-    """Under the name that the chat has for them, so that limits and quotas are one."""
+    """Under the name that the chat has for them, so that limits and quotas are one. With the
+    installation's own key a chat asks for whom it names; nobody's own does that."""
     ada = await Users(database).add("Ada", None)
     root = await Users(database).add("Root", None, is_admin=True)
     keys = Keys(database)
@@ -56,9 +57,10 @@ async def test_requests_are_those_of_the_keys_user(
             answer = await http.post("/v1/completions", json=body, headers=headers)
             assert answer.status_code == 200, answer.text
     own = showing("the installation's own")
-    assert (await http.post("/v1/completions", json=BODY, headers=own)).status_code == 200
+    for body in (BODY, BODY | {"user": "ben"}):
+        assert (await http.post("/v1/completions", json=body, headers=own)).status_code == 200
     asked = [request.user for request in engine.requests]
-    assert asked == [ada.id, ada.id, root.id, f"{root.id}/ben", ""]
+    assert asked == [ada.id, ada.id, root.id, root.id, "", "/ben"]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +98,16 @@ async def test_wrong_keys_are_not_tried_for_long_and_keep_nobody_out(
 async def test_a_users_own_model_is_nobody_elses(
     http: httpx.AsyncClient, engine: FakeEngine, database: Database
 ):
+    """Not even an administrator's; a chat knows for itself whose it is."""
     users, keys = Users(database), Keys(database)
     ada = await users.add("Ada", None)
     await users.add("Ben", None)
     await users.add("Root", None, is_admin=True)
     engine._models[1] = replace(engine._models[1], owner=ada.id)
     seen = {}
-    for name in ("Ada", "Ben", "Root"):
-        headers = showing(await keys.add(name))
+    shown = {name: await keys.add(name) for name in ("Ada", "Ben", "Root")}
+    for name, key in (shown | {"a chat": "the installation's own"}).items():
+        headers = showing(key)
         listed = (await http.get("/v1/models", headers=headers)).json()["data"]
         answers = [await http.get("/v1/models/fantasy", headers=headers)]
         for path, field in [
@@ -116,4 +120,5 @@ async def test_a_users_own_model_is_nobody_elses(
             body = {"model": "fantasy", field: "a"}
             answers.append(await http.post(path, json=body, headers=headers))
         seen[name] = (len(listed), {answer.status_code for answer in answers})
-    assert seen == {"Ada": (2, {200}), "Ben": (1, {404}), "Root": (2, {200})}
+    theirs, others = (2, {200}), (1, {404})
+    assert seen == {"Ada": theirs, "Ben": others, "Root": others, "a chat": theirs}
