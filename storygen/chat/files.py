@@ -8,7 +8,6 @@ Conversions run beside the page, two at a time; what comes in is read by a proce
 Errors are {"error": "a sentence"}.
 """
 
-import asyncio
 import re
 import unicodedata
 import zipfile
@@ -29,6 +28,7 @@ from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import story_view
 from storygen.errors import StoryError
+from storygen.incoming import Bounds, Incoming, NotTaken
 from storygen.story import archive, books, drafts, uploads
 from storygen.story.listing import MAX_PAGE
 from storygen.story.store import StoryStore
@@ -64,7 +64,7 @@ class _Files:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._reading: Counter[str] = Counter()
-        self._held = 0  # bytes of files that are being read
+        self._incoming = Incoming()
         self._conversions = Aside(CONVERSIONS)
 
     @property
@@ -81,7 +81,7 @@ class _Files:
         self._reading[owner] += 1
         try:
             limit = archive.MAX_FILE if uploads.is_whole(name) else drafts.MAX_FILE
-            async with self._body(request, limit) as data:
+            async with self._body(owner, request, limit) as data:
                 whole = await self._conversions.run(owner, uploads.read, name, data)
         finally:
             self._reading[owner] -= 1
@@ -151,34 +151,19 @@ class _Files:
             raise Refused(404, str(error)) from error
 
     @asynccontextmanager
-    async def _body(self, request: Request, limit: int) -> AsyncIterator[bytearray]:
-        """The body, of which no more than limit bytes are ever read. All that are in memory at a
-        time have their limit, too: a file that comes slowly takes little of it."""
-        too_much = Refused(413, f"This file is too large: at most {limit:,} bytes can be taken.")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
-            raise too_much
-        body = bytearray()
+    async def _body(self, owner: str, request: Request, limit: int) -> AsyncIterator[bytearray]:
+        """The body, of which no more than limit bytes are ever read."""
+        bounds = Bounds(limit, MAX_HELD, MAX_HELD, READ_SECONDS)
         try:
-            await self._read(request, body, limit, too_much)
-            yield body
-        finally:
-            self._held -= len(body)
-
-    async def _read(self, request: Request, body: bytearray, limit: int, too_much: Refused) -> None:
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                async for chunk in request.stream():
-                    body += chunk
-                    self._held += len(chunk)
-                    if len(body) > limit:
-                        raise too_much
-                    if self._held > MAX_HELD:
-                        raise Refused(
-                            503, "Many large files are being read just now: try again in a minute."
-                        )
-        except TimeoutError:
-            raise Refused(408, "The file came too slowly, so it was not read: try again.") from None
+            async with self._incoming.body(request, owner, bounds) as body:
+                yield body
+        except NotTaken as refusal:
+            told = {
+                413: f"This file is too large: at most {limit:,} bytes can be taken.",
+                408: "The file came too slowly, so it was not read: try again.",
+            }
+            many = "Many large files are being read just now: try again in a minute."
+            raise Refused(refusal.status, told.get(refusal.status, many)) from None
         except ClientDisconnect:
             raise Refused(400, "The file did not come whole, so it was not read.") from None
 

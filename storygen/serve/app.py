@@ -10,7 +10,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -21,7 +21,7 @@ from storygen.engine.interface import Engine, TokenScore
 from storygen.errors import ModelNotFoundError
 from storygen.observed import Observed
 from storygen.serve.asked import asked
-from storygen.serve.bodies import Fields, fields_of
+from storygen.serve.bodies import Bodies, Fields
 from storygen.serve.callers import Caller, Callers
 from storygen.serve.completions import Completion, Event
 from storygen.serve.readiness import Readiness
@@ -65,11 +65,11 @@ def routes(engine: Engine, keys: Keys | None) -> list[Route]:
 
 class _Api:
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._bodies = engine, Bodies()
 
     async def completions(self, request: Request, caller: Caller) -> Response:
         """Continue texts."""
-        wanted = asked(await fields_of(request))
+        wanted = asked(await self._bodies.fields(request, caller.user))
         self._known(wanted.model, caller)
         completion = Completion(self._engine, wanted, caller.on_behalf_of(wanted.user))
         if not wanted.stream:
@@ -93,7 +93,7 @@ class _Api:
 
     async def tokenize(self, request: Request, caller: Caller) -> Response:
         """How many tokens a text has; which, is the model's own affair."""
-        fields = await fields_of(request)
+        fields = await self._bodies.fields(request, caller.user)
         model = fields.text("model", default=None)
         prompt = fields.text("prompt", LONGEST_TEXT, default=None)
         fields.finish()
@@ -103,7 +103,7 @@ class _Api:
 
     async def score(self, request: Request, caller: Caller) -> Response:
         """How probable each token of a text is."""
-        fields = await fields_of(request)
+        fields = await self._bodies.fields(request, caller.user)
         model = fields.text("model", default=None)
         text = fields.text("text", LONGEST_TEXT, default=None)
         top = fields.whole("top", 0, MOST_TOP) or 0
@@ -116,7 +116,7 @@ class _Api:
 
     async def next_tokens(self, request: Request, caller: Caller) -> Response:
         """What may come next, by token."""
-        model, prompt, n, user = _question(await fields_of(request), caller)
+        model, prompt, n, user = _question(await self._bodies.fields(request, caller.user), caller)
         self._known(model, caller)
         work = self._engine.next_tokens(model, prompt, n, user=user)
         tokens = await unless_gone(request.receive, work)
@@ -124,7 +124,7 @@ class _Api:
 
     async def next_words(self, request: Request, caller: Caller) -> Response:
         """What may come next, by word."""
-        model, prompt, n, user = _question(await fields_of(request), caller)
+        model, prompt, n, user = _question(await self._bodies.fields(request, caller.user), caller)
         self._known(model, caller)
         work = self._engine.next_words(model, prompt, n, user=user)
         return _said({"words": [asdict(w) for w in await unless_gone(request.receive, work)]})
@@ -148,7 +148,7 @@ def _asking(callers: Callers, ask: Ask) -> Callable[[Request], Awaitable[Respons
     async def handle(request: Request) -> Response:
         try:
             return await ask(request, await callers.caller(request))
-        except GoneAway:
+        except (GoneAway, ClientDisconnect):
             return Response(status_code=CLOSED)
         except Exception as error:
             return refused(error).response()

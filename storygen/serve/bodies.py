@@ -7,9 +7,14 @@ from typing import Any, NoReturn
 
 from starlette.requests import Request
 
-from storygen.serve.refusals import Refused
+from storygen.incoming import Bounds, Incoming, NotTaken
+from storygen.serve.refusals import BUSY_SECONDS, Refused
+from storygen.structure import is_plain
 
 MOST_BYTES = 8_000_000
+MOST_OF_USER, MOST_TOGETHER = 64_000_000, 256_000_000  # bytes of bodies that are being read
+READ_SECONDS = 60.0
+MOST_STRUCTURE = 100_000  # characters that are not in texts
 LARGEST = 2**63 - 1
 LONGEST_NAME = 200
 
@@ -88,31 +93,51 @@ def short(value: object) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-async def fields_of(request: Request) -> Fields:
-    """The body's; raises Refused."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        sentence = f"The body must be application/json, not {kind[:80] or 'of no stated kind'}."
-        raise Refused(415, sentence)
-    body = await _bounded(request)
+class Bodies:
+    """The bodies of all requests."""
+
+    def __init__(self) -> None:
+        self._incoming = Incoming()
+
+    async def fields(self, request: Request, user: str) -> Fields:
+        """A user's; raises Refused, and ClientDisconnect."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            sentence = f"The body must be application/json, not {kind[:80] or 'of no stated kind'}."
+            raise Refused(415, sentence)
+        bounds = Bounds(MOST_BYTES, MOST_OF_USER, MOST_TOGETHER, READ_SECONDS)
+        try:
+            async with self._incoming.body(request, user, bounds) as body:
+                found = _parsed(body)
+        except NotTaken as refusal:
+            raise _too_much(refusal) from None
+        if not isinstance(found, dict):
+            raise Refused(400, f"The body must be an object, not {short(found)}.")
+        return Fields(found)
+
+
+def _parsed(body: bytearray) -> Any:
     try:
-        found = json.loads(body, parse_constant=_no_number)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        if not is_plain(text, MOST_STRUCTURE):
+            told = f"The body has more than {MOST_STRUCTURE:,} characters that are not in texts"
+            raise Refused(400, f"{told}: no request here has so many fields and lists.")
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         told = str(error) if isinstance(error, json.JSONDecodeError | _NoNumber) else "not UTF-8"
         raise Refused(400, f"The body is not JSON: {told}.") from None
-    if not isinstance(found, dict):
-        raise Refused(400, f"The body must be an object, not {short(found)}.")
-    return Fields(found)
 
 
-async def _bounded(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            told = f"The body has more than {MOST_BYTES:,} bytes: send less at a time."
-            raise Refused(413, told)
-    return bytes(body)
+def _too_much(refusal: NotTaken) -> Refused:
+    if refusal.status == 413:
+        told = f"The body has more than {MOST_BYTES:,} bytes: send less at a time."
+        return Refused(413, told)
+    if refusal.status == 408:
+        told = f"The body was not there within {READ_SECONDS:g} seconds: send it again."
+        return Refused(408, told)
+    whose = "your" if refusal.status == 429 else "all"
+    told = f"Too many bytes of {whose} requests are being read just now: try again in a moment."
+    return Refused(refusal.status, told, code="busy", wait=BUSY_SECONDS)
 
 
 class _NoNumber(ValueError):
