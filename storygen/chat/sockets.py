@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chainlit.session import WebsocketSession
-from engineio import packet as frames
-from engineio.exceptions import UnknownPacketError
 from socketio import AsyncServer
 from socketio import packet as packets
 from starlette.types import Receive, Scope, Send
@@ -26,6 +24,7 @@ from storygen.structure import is_plain
 # Seconds. A window that vanished without a word is noticed within both and LOOK_EVERY; a browser
 # that has to wait for a busy processor must not be taken for one, since that ends its passage.
 PING_EVERY, PING_PATIENCE, LOOK_EVERY = 4, 6, 1
+FRAME_KINDS, MESSAGE = 7, "4"  # of Engine.IO
 MOST_PACKETS = 400  # that wait for a window to read them: twenty seconds of a passage
 MOST_CHARACTERS = 2_000_000  # of them, beside the first, which may be a whole story
 MOST_STRUCTURE = 5000  # characters of a packet that are not in texts; a page sends some hundred
@@ -145,10 +144,10 @@ def _of_known_kinds(
         receive = socket.receive
 
         async def receive_known(frame: Any) -> None:
-            if frame.packet_type >= len(frames.packet_names):
+            if frame.packet_type < FRAME_KINDS:
+                await receive(frame)
+            else:
                 logger.info("A window sent a frame of a kind that there is not; it was left aside.")
-                raise UnknownPacketError
-            await receive(frame)
 
         socket.receive = receive_known
         return await handle(engine_sid, environ)
@@ -184,7 +183,7 @@ def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable
 def is_packet(frame: str | bytes) -> bool:
     """Whether a frame carries a packet; all else, and first of all lists, the socket server would
     parse before anybody sees it."""
-    return isinstance(frame, str) and frame[0] == str(frames.MESSAGE) and frame[1].isdecimal()
+    return isinstance(frame, str) and frame[0] == MESSAGE and frame[1].isdecimal()
 
 
 def is_behind(socket: AsyncSocket) -> bool:
