@@ -74,9 +74,13 @@ def errors_in(log: str) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody has, nor was given before: it may not be in use yet."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1])
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
@@ -139,6 +143,7 @@ def engine_of(command: list[str]) -> list[str]:
 
 
 ELSEWHERE = os.environ.get("TEST_ENGINE", "")
+GIVEN: set[int] = set()  # ports
 ENGINES: list[subprocess.Popen[bytes]] = []  # that pages were started with
 
 
