@@ -107,6 +107,12 @@ class Group:
             found[name] = tensor.cpu()
         return found
 
+    def finish(self) -> None:
+        """Wait until all are here, so that no thread of a backend still holds a tensor of Python's
+        when a process ends: that would abort it."""
+        if self.size > 1:
+            distributed.barrier()
+
     def leave(self) -> None:
         """End the group."""
         if self.size > 1:

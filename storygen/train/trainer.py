@@ -115,6 +115,7 @@ class Trainer:
                 saved = now
             self._report(*self._timed_step())
         self.save()
+        self.group.finish()
         return self.step == self.config.max_steps
 
     def stop(self) -> None:
