@@ -4,6 +4,7 @@ Each process takes its share of every batch and all step alike, so the trainer h
 things. The first process writes; the others only compute.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,15 +108,11 @@ class Group:
             found[name] = tensor.cpu()
         return found
 
-    def finish(self) -> None:
-        """Wait until all are here, so that no thread of a backend still holds a tensor of Python's
-        when a process ends: that would abort it."""
-        if self.size > 1:
-            distributed.barrier()
-
     def leave(self) -> None:
-        """End the group."""
+        """End the group, and its threads: one that still has a tensor of Python's when the process
+        ends aborts it. They live as long as anything wraps a model for the group."""
         if self.size > 1:
+            gc.collect()
             distributed.destroy_process_group()
 
 

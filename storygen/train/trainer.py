@@ -115,7 +115,7 @@ class Trainer:
                 saved = now
             self._report(*self._timed_step())
         self.save()
-        self.group.finish()
+        self.net = self.model  # what wraps it would keep the group's threads beyond its end
         return self.step == self.config.max_steps
 
     def stop(self) -> None:
