@@ -1,5 +1,6 @@
 """Stories as a list shows them: made, named, found, put away, deleted and restored."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,7 @@ class StoryList:
     def __init__(self, database: Database, growing: Growing, room: int) -> None:
         self._database, self._growing = database, growing
         self._quota = Quota(growing, room)
+        self._settling = asyncio.Lock()
 
     async def create_story(
         self,
@@ -95,17 +97,18 @@ class StoryList:
     ) -> Story:
         """Put what change makes of a story's settings in their place; where it raises, nothing is
         changed, and where somebody else changes them meanwhile, it is asked again."""
-        while True:
-            settings = (await self.story(owner, story_id)).settings
-            before, after = json.dumps(settings), change(settings)
-            size = len(json.dumps(after)) - len(before)
-            with suppress(_ChangedMeanwhile):
-                async with self._quota.room(owner, size), self._growing.change() as connection:
-                    held = await hold(connection, owner, story_id)
-                    if json.dumps(held["settings"]) != before:
-                        raise _ChangedMeanwhile
-                    await hold(connection, owner, story_id, settings=after)
-                    return await story_of(connection, owner, story_id)
+        async with self._settling:  # in the order in which they came: the last one holds
+            while True:
+                settings = (await self.story(owner, story_id)).settings
+                before, after = json.dumps(settings), change(settings)
+                size = len(json.dumps(after)) - len(before)
+                with suppress(_ChangedMeanwhile):
+                    async with self._quota.room(owner, size), self._growing.change() as connection:
+                        held = await hold(connection, owner, story_id)
+                        if json.dumps(held["settings"]) != before:
+                            raise _ChangedMeanwhile
+                        await hold(connection, owner, story_id, settings=after)
+                        return await story_of(connection, owner, story_id)
 
     async def archive(self, owner: str, story_id: str, *, archived: bool) -> Story:
         """Put a story away from the list, or back to its place there."""
