@@ -31,7 +31,7 @@ from storygen.settings import ROOT
 from tests.protocol.conftest import REAL, Client, Server, get, post, serve
 from tests.protocol.deaf import Deaf
 from tests.protocol.scripted import LOG, NONCE
-from tests.protocol.serve import make_weights
+from tests.protocol.weights import make_weights
 
 SLOTS, QUEUE, CLIENTS = 4, 16, 64
 HEADER = "Remote-User"

@@ -375,9 +375,6 @@ class StoryStore(StoryList):
 
     async def move_head(self, owner: str, story_id: str, passage_id: str | None) -> Story:
         """Stand at another passage, or before the first one. Where the head is already, no move."""
-        story = await self.story(owner, story_id)
-        if passage_id == story.head_id:
-            return story
         async with self._quota.room(owner, MOVE), self._growing.change() as connection:
             await hold(connection, owner, story_id, updated_at=stories.c.updated_at)
             if passage_id is not None:

@@ -1,10 +1,8 @@
 """What the windows of a user may say in a time."""
 
-from collections.abc import Callable
-
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from storygen.chat import budgets
 from storygen.chat.budgets import EACH_SECOND, LEAST, MOST_AT_ONCE, Budget, Budgets, measured
@@ -58,7 +56,7 @@ def test_nobody_gets_a_new_budget_by_coming_anew() -> None:
 
 
 async def test_a_window_is_gone_when_it_says_what_is_not_accepted() -> None:
-    def receiving(message: Message) -> Callable[[], object]:
+    def receiving(message: Message) -> Receive:
         async def receive() -> Message:
             return message
 
@@ -69,7 +67,7 @@ async def test_a_window_is_gone_when_it_says_what_is_not_accepted() -> None:
         {"type": "websocket.receive", "text": "ab"},
         {"type": "websocket.receive", "bytes": b"ab", "text": None},
     ):
-        assert await receiving(message)() is message  # type: ignore[misc]
+        assert await receiving(message)() is message
     for said in ({"text": "abc"}, {"bytes": b"abc"}, {"bytes": b"abc", "text": None}):
-        gone = await receiving({"type": "websocket.receive"} | said)()  # type: ignore[misc]
+        gone = await receiving({"type": "websocket.receive"} | said)()
         assert gone == {"type": "websocket.disconnect", "code": 1008}

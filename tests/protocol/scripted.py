@@ -22,7 +22,8 @@ from storygen.engine.local import LocalEngine
 from storygen.engine.place import Place
 from storygen.params import Row
 from storygen.tokenizers import CharTokenizer, Tokenizer
-from tests.protocol.serve import ALPHABET, start, tiny
+from tests.protocol.serve import start
+from tests.protocol.weights import ALPHABET, tiny
 
 STEP = 0.01  # seconds
 LOG = "places.jsonl"  # in the data directory

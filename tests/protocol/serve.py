@@ -14,31 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from storygen import checkpoints
-from storygen.corpora.__main__ import VOCABULARY
 from storygen.engine import local
 from storygen.engine.fake import FakeEngine
 from storygen.engine.interface import Details, Prompt, Segment, made
-from storygen.model import GPT, GPTConfig
 from storygen.params import SamplingParams
-from storygen.tokenizers import CharTokenizer, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 DELAY = 0.01  # seconds a token
-ALPHABET = CharTokenizer("".join(map(chr, range(32, 127))) + "\n")
-
-
-def tiny(tokenizer: Tokenizer) -> GPTConfig:
-    """The shape of a model whose weights are never looked at."""
-    size = tokenizer.vocab_size
-    return GPTConfig(vocab_size=size, block_size=512, n_layer=1, n_head=1, n_embd=8)
-
-
-def make_weights(folder: Path, *names: str, tokenizer: Tokenizer = ALPHABET) -> Path:
-    """A weights directory with such models."""
-    for name in names:
-        checkpoints.save(folder / name, GPT(tiny(tokenizer)), tokenizer)
-    return folder
 
 
 class Echo(FakeEngine):
@@ -89,9 +71,10 @@ def main() -> None:
     """Put the engine in the place of the local one, then serve."""
     local.LocalEngine = lambda *_, **__: Echo()  # type: ignore[assignment,misc]  # in its place
     if "--ray" in sys.argv:  # it has replicas of the models that there are
-        weights = Path(tempfile.mkdtemp())
+        from tests.protocol.weights import ANY_TEXT, make_weights  # seconds: for Ray alone
+
         names = (info.name for info in Echo().models())
-        make_weights(weights, *names, tokenizer=checkpoints.load_tokenizer(VOCABULARY))
+        weights = make_weights(Path(tempfile.mkdtemp()), *names, tokenizer=ANY_TEXT)
         os.environ["STORYGEN_WEIGHTS_DIR"] = str(weights)
     start()
 

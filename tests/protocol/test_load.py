@@ -11,7 +11,7 @@ import pytest
 
 from tests.protocol.conftest import Client, Connect, Server, connecting, serve
 from tests.protocol.scripted import LOG
-from tests.protocol.serve import make_weights
+from tests.protocol.weights import make_weights
 
 COMMAND = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
 LONG, SHORT = 4000, 30  # tokens; a passage of LONG ends when it is stopped

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.protocol.conftest import PATIENCE, Server, serve
-from tests.protocol.serve import make_weights
+from tests.protocol.weights import make_weights
 
 SCRIPTED = [sys.executable, "-m", "tests.protocol.scripted", "{port}"]
 

@@ -145,6 +145,14 @@ async def test_titles_are_replaced_and_settings_are_changed(
     assert after.updated_at > story.updated_at
 
 
+async def test_settings_are_changed_in_the_order_they_came(store: StoryStore, story: Story) -> None:
+    asked = [store.update_settings(ME, story.id, {"seed": n, f"of {n}": n}) for n in range(40)]
+    answers = await asyncio.gather(*asked)
+    assert [answer.settings["seed"] for answer in answers] == list(range(40))
+    assert [len(answer.settings) for answer in answers] == list(range(3, 43))
+    assert (await store.story(ME, story.id)).settings == answers[-1].settings
+
+
 # Ids
 
 
