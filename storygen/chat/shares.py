@@ -5,9 +5,8 @@ Whoever asks for much waits in a line of their own, and everyone else is served 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -69,17 +68,39 @@ class Aside:
     def __init__(self, threads: int = 2) -> None:
         self._threads = ThreadPoolExecutor(threads, "aside")
         self._shares = Shares(1, together=threads)
+        self._left: set[asyncio.Task[None]] = set()  # turns of threads that nobody waits for
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[Run]:
-        """A turn, and what runs work in a thread while it lasts."""
-        async with self._shares.of(owner):
-            yield partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        """A turn, and what runs work in a thread while it lasts. A thread that is still at work
+        when the block ends, since whoever asked is gone, has the turn until it is done."""
+        working: set[Future[Any]] = set()
+
+        def run(work: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+            future = self._threads.submit(work, *args)
+            working.add(future)
+            future.add_done_callback(working.discard)
+            return asyncio.wrap_future(future)
+
+        async with AsyncExitStack() as share:
+            await share.enter_async_context(self._shares.of(owner))
+            try:
+                yield run
+            finally:
+                if at_work := set(working):
+                    left = asyncio.create_task(_done(at_work, share.pop_all()))
+                    self._left.add(left)
+                    left.add_done_callback(self._left.discard)
 
     async def run(self, owner: str, work: Callable[..., Any], *args: Any) -> Any:
         """What work returns, after those before it."""
         async with self.turn(owner) as run:
             return await run(work, *args)
+
+
+async def _done(at_work: set[Future[Any]], share: AsyncExitStack) -> None:
+    async with share:
+        await asyncio.wait(map(asyncio.wrap_future, at_work))
 
 
 class Crowd:

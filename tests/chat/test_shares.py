@@ -1,6 +1,7 @@
 """What one user may have of what all share."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import httpx
@@ -81,6 +82,25 @@ async def test_work_aside_is_one_at_a_time_of_each_user() -> None:
     assert sorted(running) == ["a", "b"]
     go_on.set()
     await asyncio.gather(*tasks)
+
+
+async def test_a_thread_that_nobody_waits_for_keeps_its_users_turn() -> None:
+    """A download that was given up left its thread at work, and the user began the next."""
+    aside, go_on, begun = Aside(), threading.Event(), threading.Event()
+
+    def long() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    gone = asyncio.create_task(aside.run("a", long))
+    await asyncio.to_thread(begun.wait, 10)
+    gone.cancel()
+    await asyncio.wait([gone])
+    mine, yours = (asyncio.create_task(aside.run(owner, sum, [1, 2])) for owner in "ab")
+    assert await asyncio.wait_for(yours, 10) == 3
+    assert not mine.done()
+    go_on.set()
+    assert await asyncio.wait_for(mine, 10) == 3
 
 
 @pytest.fixture
