@@ -26,6 +26,7 @@ class Readiness:
         self._proving: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()  # since a passage failed
         self._failures = 0  # of writers' passages, when it was last tried
+        self._asked: asyncio.Task[str | None] | None = None  # the database
 
     @property
     def is_alive(self) -> bool:
@@ -87,6 +88,13 @@ class Readiness:
         return None if reasons[-1:] != ["error"] else "the first model cannot write"
 
     async def _database(self) -> str | None:
+        """Why stories cannot be read. Whoever can reach the page may ask: one question at a time
+        is put, and answers them all."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self._ask_database())
+        return await asyncio.shield(self._asked)
+
+    async def _ask_database(self) -> str | None:
         try:
             async with asyncio.timeout(DATABASE_SECONDS):
                 await self._studio.store.stories("", limit=1)  # nobody's

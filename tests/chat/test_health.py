@@ -176,6 +176,29 @@ async def test_a_database_that_does_not_answer_is_said(broken: dict[str, Any]) -
     assert (await ask(readiness, "/ready")).status_code == 200
 
 
+async def test_however_many_ask_at_once_the_database_is_asked_once() -> None:
+    studio = studio_with(Failing(0))
+    readiness = Readiness(studio)
+    await until_ready(readiness)
+    questions = 0
+
+    async def stories(*_: Any, **__: Any) -> list[Any]:
+        nonlocal questions
+        questions += 1
+        for _turn in range(5):  # of the loop, in which all of them ask
+            await asyncio.sleep(0)
+        return []
+
+    studio.store = SimpleNamespace(stories=stories)  # type: ignore[assignment]
+    first = asyncio.create_task(readiness.reason())
+    await asyncio.sleep(0)
+    first.cancel()  # who asked first is gone, and the others are answered
+    assert await asyncio.gather(*(readiness.reason() for _ in range(50))) == [None] * 50
+    assert questions == 1
+    assert await readiness.reason() is None
+    assert questions == 2
+
+
 async def test_a_page_that_ends_is_not_ready() -> None:
     studio = studio_with(Failing(0))
     readiness = Readiness(studio)
