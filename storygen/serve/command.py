@@ -93,7 +93,7 @@ async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys |
         return None, Keys(own=own)
     from storygen.story.database import Database
 
-    database = await Database.open(settings.store_url)
+    database = await Database.open(settings.store_url, is_served=True)
     keys = Keys(database, own)
     if not own and not await keys.count():
         await database.close()

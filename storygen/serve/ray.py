@@ -95,7 +95,9 @@ class Api:
         if settings.auth == "none":
             require_loopback(settings)
         else:
-            self._keys = Keys(await Database.open(settings.store_url), own_key(settings))
+            self._keys = Keys(
+                await Database.open(settings.store_url, is_served=True), own_key(settings)
+            )
         await self._engine.start()
 
     def __serve_build_asgi_app__(self) -> Any:

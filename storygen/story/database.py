@@ -29,6 +29,7 @@ QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before
 KEPT_OPEN = 8  # connections to SQLite; four times as many in a rush, a thread each
 CHECK_SECONDS = 10.0  # how long a start may look for damage: some GB
 CHECK_STEPS = 100_000  # of SQLite between two looks at the clock: milliseconds
+NOTED_SECONDS = 10.0  # between two lines in the log about a database that cannot be used
 
 # With synchronous FULL a commit has reached the disk when it returns, even if the power fails then.
 # name: (value to set, what reading it back must give)
@@ -59,10 +60,14 @@ logger = logging.getLogger(__name__)
 
 
 class Database:
-    """Transactions on one database, with its errors as sentences."""
+    """Transactions on one database, with its errors as sentences.
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    One that is served tells its errors to writers, and where it lies, and who it says that we are,
+    to the log alone.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, is_served: bool = False) -> None:
+        self._engine, self._is_served = engine, is_served
         self.is_shared = engine.dialect.name == "postgresql"  # with other programs that write
         if self.is_shared:
             self._writer = engine.execution_options(isolation_level="READ COMMITTED")
@@ -75,10 +80,11 @@ class Database:
         # Changes queue here in order of arrival; the database would let chance decide who is next.
         self._turn = asyncio.Lock()
         self._away: Exception | None = None  # why the last transaction could not be begun
+        self._noted = -NOTED_SECONDS  # when the log was last told that it cannot be used
         self.place = place_of(engine.url)
 
     @classmethod
-    async def open(cls, url: str) -> "Database":
+    async def open(cls, url: str, *, is_served: bool = False) -> "Database":
         """A checked database of the newest schema, made where there is none."""
         first = cls(_engine(url, answer_within=None))  # a migration takes as long as it takes
         try:
@@ -86,7 +92,7 @@ class Database:
             await first._migrate()
         finally:
             await first.close()
-        return cls(_engine(url))
+        return cls(_engine(url), is_served=is_served)
 
     @classmethod
     def as_it_is(cls, url: str) -> "Database":
@@ -184,13 +190,22 @@ class Database:
         try:
             yield
         except TimeoutError as error:
-            raise DatabaseError(f"{self.place} is too busy to answer. Try again later.") from error
+            raise self._error("is too busy to answer", "Try again later.") from error
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
             # The driver's own words: SQLAlchemy's would quote the statement.
             reason = getattr(error, "orig", None) or error
-            raise DatabaseError(
-                f"{self.place} cannot be used ({words(reason)}). {remedy(reason)}"
-            ) from error
+            raise self._error("cannot be used", remedy(reason), words(reason)) from error
+
+    def _error(self, trouble: str, way_out: str, said: str = "") -> DatabaseError:
+        """An error for whoever reads it; `said` is the driver's, and a server's names hosts."""
+        reason = f" ({said})" if said else ""
+        if not self._is_served:
+            return DatabaseError(f"{self.place} {trouble}{reason}. {way_out}")
+        if time.monotonic() > self._noted + NOTED_SECONDS:
+            self._noted = time.monotonic()
+            logger.warning("%s %s%s.", self.place, trouble, reason)
+        told = "" if self.is_shared else reason
+        return DatabaseError(f"The story database {trouble}{told}. {way_out}")
 
 
 def _engine(url: str, answer_within: float | None = ANSWER_SECONDS) -> AsyncEngine:

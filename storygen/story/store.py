@@ -82,7 +82,7 @@ class StoryStore(StoryList):
         Makes what is missing, checks what is there and brings it up to date. Passages that were
         being written when the last program ended are complete now, with the reason INTERRUPTED.
         """
-        database = await Database.open(url)
+        database = await Database.open(url, is_served=True)
         try:
             store = cls(database, Growing(database, await claims_on(database)), room)
         except BaseException:

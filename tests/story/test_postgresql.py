@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -58,17 +59,24 @@ async def test_a_server_that_is_not_there_is_said_to_be_out_of_reach(tmp_path: P
 
 
 @pytest.mark.usefixtures("postgresql")
-async def test_a_restarted_server_is_found_again_without_a_restart_here() -> None:
+async def test_a_restarted_server_is_found_again_without_a_restart_here(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with postgres.running() as server:
         store = await StoryStore.open(server.new_database())
         story = await store.create_story(ME)
         half = await store.add_passage(ME, story.id, "model", " Half", state="streaming")
         server.stop()
         for _ in range(2):
-            with pytest.raises(DatabaseError, match="cannot be used"):
+            with pytest.raises(DatabaseError) as told:
                 await store.add_passage(ME, story.id, "writer", "lost")
+            assert re.fullmatch(
+                r"The story database cannot be used\. Nothing .*\.", str(told.value)
+            )
         with pytest.raises(DatabaseError, match="cannot be used"):
             await store.grow_passage(ME, half.id, " Half a word", state="complete")
+        (noted,) = [m for m in caplog.messages if "cannot be used" in m]  # however often it fails
+        assert re.fullmatch(r"The story database postgresql\S+ cannot be used \(.+\)\.", noted)
         server.start()
         (whole,) = (await store.tree(ME, story.id)).branch()
         assert (whole.text, whole.state) == (" Half a word", "complete")
