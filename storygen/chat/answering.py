@@ -17,7 +17,9 @@ from storygen.chat.page import signed_in
 from storygen.chat.shares import RETRY_SECONDS
 from storygen.errors import BusyError, DatabaseError, StoryError, StorygenError
 from storygen.observed import template
+from storygen.structure import is_plain
 
+MOST_STRUCTURE = 100_000  # characters of a body that are not in texts
 NOT_KEPT = {"cache-control": "no-store"}
 
 Answer = Callable[[str, Request], Awaitable[Any]]  # what an owner asked; a Response, or JSON
@@ -62,9 +64,12 @@ def answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
 async def json_of(request: Request) -> Any:
     """The body; its length is bounded before it comes here (guards.py)."""
     try:
-        return json.loads(await request.body())
+        text = (await request.body()).decode()
+        if is_plain(text, MOST_STRUCTURE):
+            return json.loads(text)
     except (ValueError, RecursionError):
-        raise StoryError("What the page sent could not be read: reload it.") from None
+        pass
+    raise StoryError("What the page sent could not be read: reload it.")
 
 
 async def changes_in(request: Request, *names: str) -> Mapping[str, Any]:
