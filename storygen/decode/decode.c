@@ -164,14 +164,18 @@ INLINE vec activate(vec x, enum activation activation)
 
 /* Rows of the weight matrix (outputs) lie in blocks of 16, interleaved, so that one vector holds
  * the same input's weight of 16 outputs: their 16 sums grow side by side and nothing is ever added
- * up across a vector. A block is a row of lines, of 64 bytes each, by format: F32    for each
- * input: 16 floats BF16   for each two inputs: 16 pairs INT8   for each 64 inputs: 16 lines, of
- * four inputs each, 16 times 4 bytes (weight + 128); and a line of 16 float scales INT4   for each
- * 64 inputs: 8 lines, the low halves inputs 0..31, the high halves 32..63, in fours as above
- * (weight + 8); and a line of 16 bf16 scales for each 32 The lines of four blocks take turns, so
- * that a product of one row, which does four at a time, reads memory from one end to the other.
- * Nothing is faster. For INT8 and INT4 the row is rounded to 8 bits too, with a scale for each 64
- * of it. Whole numbers are multiplied and added exactly. */
+ * up across a vector. A block is a row of lines, of 64 bytes each, by format:
+ *
+ * - F32: for each input, 16 floats
+ * - BF16: for each two inputs, 16 pairs
+ * - INT8: for each 64 inputs, 16 lines, of four inputs each, 16 times 4 bytes (weight + 128); and a
+ *   line of 16 float scales
+ * - INT4: for each 64 inputs, 8 lines, the low halves inputs 0..31, the high halves 32..63, in
+ *   fours as above (weight + 8); and a line of 16 bf16 scales for each 32
+ *
+ * The lines of four blocks take turns, so that a product of one row, which does four at a time,
+ * reads memory from one end to the other: nothing is faster. For INT8 and INT4 the row is rounded
+ * to 8 bits too, with a scale for each 64 of it. Whole numbers are multiplied and added exactly. */
 enum format { F32, BF16, INT8, INT4 };
 enum { INT8_LINES = GROUP / 4 + 1, INT4_LINES = GROUP / 8 + 1 }; /* of a group */
 
@@ -587,15 +591,28 @@ INLINE vec cached(const void *cache, size_t at, bool bf16)
     return bf16 ? from_bf16((const uint16_t *)cache + at) : load((const float *)cache + at);
 }
 
-/* y (head_size) = softmax(query . keys / sqrt(head_size)) . values, over positions 0..position. */
-INLINE void attend(const struct session *s, const bool bf16, int slot, int layer, int head,
-                   int position, const float *query, float *scores, float *y)
+/* Have memory brought near while something else is computed. */
+INLINE void fetch(const uint8_t *p, size_t size)
 {
+    for (size_t i = 0; i < size; i += LINE) __builtin_prefetch(p + i, 0, 2);
+}
+
+/* y (head_size) = softmax(query . keys / sqrt(head_size)) . values, over positions 0..position.
+ * Keys and values are many short reads, before each of which the processor waits: where no row
+ * before this one had them, values are fetched beside the scores, and beside the values the keys of
+ * the next head. */
+INLINE void attend(const struct session *s, const bool bf16, int slot, int layer, int head,
+                   int position, bool far, const float *query, float *scores, float *y)
+{
+    size_t number = bf16 ? 2 : 4, key = s->head_size * number, value = s->head_wide * number;
+    const uint8_t *values = s->values + value_at(s, slot, layer, head, 0) * number;
+    const uint8_t *next_keys = s->keys + key_at(s, slot, layer, head + 1, 0) * number;
     float scale = 1.0f / sqrtf((float)s->head_size);
     vec most = all(-INFINITY);
     const ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int p = 0; p <= position; p += LANES) {
         size_t k = key_at(s, slot, layer, head, p);
+        if (far) fetch(values + p * value, LANES * value);
         vec even = all(0.0f), odd = all(0.0f);
         int d = 0;
         for (; d + 1 < s->head_size; d += 2) {
@@ -621,8 +638,10 @@ INLINE void attend(const struct session *s, const bool bf16, int slot, int layer
         vec mix[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
         size_t v = value_at(s, slot, layer, head, 0) + d;
         if (vectors == 4)
-            for (int p = 0; p <= position; p++, v += s->head_wide)
+            for (int p = 0; p <= position; p++, v += s->head_wide) {
+                if (far) fetch(next_keys + p * key, key);
                 EACH(i, 4) mix[i] += cached(s->values, v + i * LANES, bf16) * scores[p];
+            }
         else
             for (int p = 0; p <= position; p++, v += s->head_wide)
                 for (int i = 0; i < vectors; i++)
@@ -931,10 +950,12 @@ static void forward(struct worker *w)
                 const float *query = s->qkv + (size_t)row * three + h * s->head_size;
                 float *y = s->mix + (size_t)row * wide + h * s->head_size;
                 float *scores = s->scores + (size_t)w->id * s->positions;
+                int slot = b->slots[row], position = b->positions[row];
+                bool far = row == 0 || slot != b->slots[row - 1];
                 if (m->cache_bf16)
-                    attend(s, true, b->slots[row], l, h, b->positions[row], query, scores, y);
+                    attend(s, true, slot, l, h, position, far, query, scores, y);
                 else
-                    attend(s, false, b->slots[row], l, h, b->positions[row], query, scores, y);
+                    attend(s, false, slot, l, h, position, far, query, scores, y);
             }
         }
         meet(w);
