@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from storygen.errors import StoryError
 from storygen.story import database as database_module
 from storygen.story.database import Database
-from storygen.story.schema import UtcDateTime, head_moves, metadata, passages
+from storygen.story.schema import head_moves, metadata, passages
 from storygen.story.store import StoryStore
 
 
@@ -89,52 +89,88 @@ async def test_the_database_itself_keeps_stories_apart(url: str, foreign: str) -
     await database.close()
 
 
-async def test_stories_of_the_first_version_open_and_go_on(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+STORY, FIRST, SECOND = (str(uuid4()) for _ in range(3))
+THEN = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+OF_STORY = {"story_id": STORY, "owner": "me"}
+PASSAGE = OF_STORY | {"role": "writer", "text": "Fog.", "state": "complete", "created_at": THEN}
+ROWS: list[tuple[str, dict[str, object]]] = [  # of a column that came later nothing is kept
+    (
+        "stories",
+        {"id": STORY, "owner": "me", "title": "Fog", "settings": {"top_k": 5}, "passage_count": 2}
+        | {"head_number": 2, "created_at": THEN, "updated_at": THEN, "archived_at": THEN},
+    ),
+    ("passages", PASSAGE | {"id": FIRST, "number": 1}),
+    ("passages", PASSAGE | {"id": SECOND, "number": 2, "parent_id": FIRST, "source_id": FIRST}),
+    ("head_moves", OF_STORY | {"number": 1, "passage_id": FIRST}),
+    ("head_moves", OF_STORY | {"number": 2, "passage_id": SECOND}),
+    (
+        "marks",
+        OF_STORY
+        | {"passage_id": FIRST, "name": "Rain", "favourite": True, "rating": 1, "deleted": False},
+    ),
+    (
+        "users",
+        {"id": "me", "name": "Ada", "known_as": "ada", "is_admin": True, "created_at": THEN},
+    ),
+    ("sign_ins", {"token_hash": "a" * 64, "user_id": "me", "created_at": THEN, "seen_at": THEN}),
+    ("api_keys", {"key_hash": "b" * 64, "user_id": "me", "label": "class", "created_at": THEN}),
+]
+
+
+def columns_of(connection: sa.Connection) -> dict[str, list[str]]:
+    """The tables of ROWS that there are, and their columns."""
+    there = sa.inspect(connection)
+    names = dict.fromkeys(table for table, _ in ROWS)
+    return {
+        table: [str(column["name"]) for column in there.get_columns(table)]
+        for table in names
+        if there.has_table(table)
+    }
+
+
+async def rows_of(database: Database, columns: dict[str, list[str]]) -> dict[str, list[object]]:
+    """All that is in these tables, in these columns."""
+    async with database.read() as connection:
+        found = {}
+        for table, names in columns.items():
+            wanted = sa.select(*(metadata.tables[table].c[name] for name in names))
+            found[table] = sorted(map(repr, await connection.execute(wanted)))
+        return found
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+async def test_what_an_earlier_version_kept_opens_and_goes_on(
+    empty_url: str, revision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = empty_url
-    with monkeypatch.context() as patch:  # the program as it was before the second migration
+    with monkeypatch.context() as patch:  # the program as it was
         upgrade = database_module.command.upgrade
-        patch.setattr(database_module.command, "upgrade", lambda config, _: upgrade(config, "0001"))
-        old = await Database.open(url)
-    story_id, first, second = (str(uuid4()) for _ in range(3))
-    row = {"story": story_id, "settings": {"top_k": 5}, "moment": datetime(2026, 1, 2, tzinfo=UTC)}
-    kinds = [sa.bindparam("moment", type_=UtcDateTime), sa.bindparam("settings", type_=sa.JSON)]
-    columns = "id, owner, title, settings, passage_count, head_number, created_at, updated_at"
-    story_row = sa.text(
-        f"insert into stories ({columns}) "
-        "values (:story, 'me', 'Fog', :settings, 2, 2, :moment, :moment)"
-    ).bindparams(*kinds)
-    columns = "id, story_id, owner, number, parent_id, role, text, state, created_at"
-    passage_row = sa.text(
-        f"insert into passages ({columns}) "
-        "values (:id, :story, 'me', :number, :parent, 'writer', 'Fog.', 'complete', :moment)"
-    ).bindparams(kinds[0])
-    move_row = sa.text(
-        "insert into head_moves (story_id, number, owner, passage_id) "
-        "values (:story, :number, 'me', :id)"
-    )
+        patch.setattr(
+            database_module.command, "upgrade", lambda config, _: upgrade(config, revision)
+        )
+        old = await Database.open(empty_url)
     async with old.write() as connection:
-        await connection.execute(story_row, row)
-        for number, (passage_id, parent_id) in enumerate([(first, None), (second, first)], 1):
-            told = row | {"id": passage_id, "number": number, "parent": parent_id}
-            await connection.execute(passage_row, told)
-            await connection.execute(move_row, told)
+        columns = await connection.run_sync(columns_of)
+        for table, row in ROWS:
+            if table in columns:
+                kept = {name: row[name] for name in columns[table] if name in row}
+                await connection.execute(metadata.tables[table].insert().values(kept))
+    before = await rows_of(old, columns)
     await old.close()
-    store = await StoryStore.open(url)
-    (story,) = await store.stories("me")
-    assert (story.id, story.title, story.settings, story.archived) == (
-        story_id,
-        "Fog",
-        {"top_k": 5},
-        False,
-    )
-    told = (await store.tree("me", story_id)).branch()
-    assert [(p.id, p.text, p.source_id) for p in told] == [
-        (first, "Fog.", None),
-        (second, "Fog.", None),
+    assert all(before.values())
+    assert len(columns) == {"0001": 3, "0002": 4, "0003": 6, "0004": 7}[revision]
+    store = await StoryStore.open(empty_url)
+    assert await rows_of(store.database, columns) == before
+    put_away = revision != "0001"
+    assert len(await store.stories("me")) == (not put_away)
+    story = await store.archive("me", STORY, archived=False)
+    assert (story.title, story.settings, story.created_at) == ("Fog", {"top_k": 5}, THEN)
+    tree = await store.tree("me", STORY)
+    source = FIRST if put_away else None
+    assert [(p.id, p.text, p.source_id) for p in tree.branch()] == [
+        (FIRST, "Fog.", None),
+        (SECOND, "Fog.", source),
     ]
-    await store.rewrite("me", story_id, {first: "Rain."})
-    await store.mark("me", story_id, first, favourite=True)
-    assert (await store.undo("me", story_id)).head_id == second
+    await store.rewrite("me", STORY, {FIRST: "Rain."})
+    await store.mark("me", STORY, FIRST, favourite=True)
+    assert (await store.undo("me", STORY)).head_id == SECOND
     await store.close()
