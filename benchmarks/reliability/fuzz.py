@@ -1,12 +1,13 @@
 """The fuzz targets of the tests, for as long as one likes.
 
     python -m benchmarks.reliability.fuzz                      list the targets
-    python -m benchmarks.reliability.fuzz TARGET... --cases N [--seconds S]
+    python -m benchmarks.reliability.fuzz all                  each with its budget: an hour
+    python -m benchmarks.reliability.fuzz TARGET... [--cases N] [--seconds S]
 
-Properties are those of the tests, with N examples each (the store a share of them). Three readers
-are fed bytes by atheris, which sees what they lead to (pip install atheris==3.0.0; where it is not
-there they are left out); it stops after N inputs or S seconds. Prints a line a target; the exit
-code is 1 if anything was found.
+Properties are those of the tests, with N examples each (of the store, routes, events and pages a
+share). Three readers are fed bytes by atheris, which sees what they lead to (pip install
+atheris==3.0.0; where it is not there they are left out), for S seconds, or N inputs where that is
+given. Prints a line a target; the exit code is 1 if anything was found.
 """
 
 import argparse
@@ -25,10 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Target:
-    """Tests by files and -k expression; or a reader of bytes."""
+    """Tests by files and -k expression, with as many examples as make a budget; or a reader."""
 
     tests: str = ""
     only: str = ""
+    cases: int = 0
     reader: str = ""
 
 
@@ -36,34 +38,37 @@ TARGETS = {
     "tensors": Target(reader="tensors"),
     "drafts": Target(reader="drafts"),
     "archives": Target(reader="archives"),
-    "checkpoints": Target("tests/checkpoints/importers/test_hostile.py", "test_any or let_through"),
-    "tokenizers": Target("tests/test_tokenizers.py", "bpe or char or streamed"),
-    "sampling": Target("tests/test_sampling.py", "any_logits or row_depends"),
-    "settings": Target(
-        "tests/test_params.py tests/chat/test_controls.py", "any_value or whatever_comes"
+    "checkpoints": Target(
+        "tests/checkpoints/importers/test_hostile.py", "test_any or let_through", cases=1000
     ),
-    "prose": Target("tests/chat/test_prose.py"),
-    "shown": Target("tests/security/test_payloads.py", "any_text"),
-    "store": Target("tests/story/test_store_model.py"),
-    "routes": Target("tests/security/test_fuzz.py", "any_request"),
-    "events": Target("tests/security/test_fuzz.py", "any_events"),
+    "tokenizers": Target("tests/test_tokenizers.py", "bpe or char or streamed", cases=20_000),
+    "sampling": Target("tests/test_sampling.py", "any_logits or row_depends", cases=10_000),
+    "settings": Target(
+        "tests/test_params.py tests/chat/test_controls.py", "any_value or whatever_comes", 10_000
+    ),
+    "prose": Target("tests/chat/test_prose.py", cases=2000),
+    "shown": Target("tests/security/test_payloads.py", "any_text", cases=5000),  # 2,000 texts
+    "store": Target("tests/story/test_store_model.py", cases=6000),  # 2,100 stories
+    "routes": Target("tests/security/test_fuzz.py", "any_request", cases=8000),  # 2,000 requests
+    "events": Target("tests/security/test_fuzz.py", "any_events", cases=2800),  # 5,000 events
 }
 
 
 def main() -> int:
     """Run what is named, one after another."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
-    parser.add_argument("--cases", type=int, default=10_000)
-    parser.add_argument("--seconds", type=int, default=3600)
+    parser.add_argument("targets", nargs="*", choices=["all", *TARGETS, []], metavar="TARGET")
+    parser.add_argument("--cases", type=int)
+    parser.add_argument("--seconds", type=int, default=60)
     args = parser.parse_args()
     if not args.targets:
         print("\n".join(TARGETS))
-    found = [run(name, args.cases, args.seconds) for name in args.targets]
+    names = list(TARGETS) if "all" in args.targets else args.targets
+    found = [run(name, args.cases, args.seconds) for name in names]
     return int(any(found))
 
 
-def run(name: str, cases: int, seconds: int) -> bool:
+def run(name: str, cases: int | None, seconds: int) -> bool:
     """One target; whether it found something."""
     target, begun = TARGETS[name], time.monotonic()
     if target.reader and importlib.util.find_spec("atheris") is None:
@@ -72,8 +77,9 @@ def run(name: str, cases: int, seconds: int) -> bool:
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.NamedTemporaryFile("w+") as log, tempfile.TemporaryDirectory(dir=memory) as here:
         command = _fed(target.reader, cases, seconds) if target.reader else _tested(target)
+        examples = str(cases or target.cases)
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        environment = os.environ | {"FUZZ_EXAMPLES": str(cases), "PYTHONPATH": path}
+        environment = os.environ | {"FUZZ_EXAMPLES": examples, "PYTHONPATH": path}
         environment |= {"TMPDIR": here} if target.reader else {}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
@@ -96,9 +102,9 @@ def _tested(target: Target) -> list[str]:
     return [*command, *(["-k", target.only] if target.only else [])]
 
 
-def _fed(reader: str, cases: int, seconds: int) -> list[str]:
+def _fed(reader: str, cases: int | None, seconds: int) -> list[str]:
     program = str(Path(__file__).with_name("readers.py"))
-    return [sys.executable, program, reader, f"-runs={cases}", f"-max_total_time={seconds}"]
+    return [sys.executable, program, reader, f"-runs={cases or -1}", f"-max_total_time={seconds}"]
 
 
 if __name__ == "__main__":
