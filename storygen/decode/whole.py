@@ -1,47 +1,44 @@
 """Linear layers in 8 bits by PyTorch, for processors without a compiler."""
 
+import warnings
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
-LARGEST = 127
+ENGINE = "fbgemm"  # FBGEMM, for x86
+LARGEST = 127  # of a weight
+SMALLEST = 1e-30  # the largest number of a row of zeros
 
 
 class WholeLinear(nn.Module):
     """nn.Linear with its weights rounded to 8 bits, a scale for each output, and what it is given
-    rounded alike, a scale for each row. Products of whole numbers are added exactly, so a row's
-    result does not depend on the others."""
-
-    weight: Tensor  # (out, in) int8
-    scale: Tensor  # (out,)
+    rounded alike, a scale for each row: not one for all rows, as PyTorch's dynamic quantization
+    has. Products of whole numbers are added exactly, so a row's result does not depend on the
+    others. FBGEMM packs the weights, into the order in which it reads them."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        scale = _scale(weight)
-        self.register_buffer("weight", (weight / scale).round_().to(torch.int8))
-        self.register_buffer("scale", scale[:, 0])
+        self.packed = _packed(weight, weight.abs().amax(dim=1).clamp_min_(SMALLEST) / LARGEST)
         self.bias = linear.bias
+        self.largest = largest_input()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
         rows = x.reshape(-1, x.shape[-1])
-        scale = _scale(rows)  # (rows, 1)
-        whole = (rows / scale).round().to(torch.int8)
-        y = torch._int_mm(whole, self.weight.t()) * scale * self.scale
-        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
+        scale = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(SMALLEST).div_(self.largest)
+        y = _product(rows / scale, self.largest + 1, self.packed)
+        y = y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
+        return y.view(*x.shape[:-1], -1)
 
 
 def in_whole_numbers(network: nn.Module) -> None:
-    """Put WholeLinear in the place of every nn.Linear, where oneDNN multiplies whole numbers; it is
-    done one by one without."""
-    if not torch.backends.mkldnn.is_available():
+    """Put WholeLinear in the place of every nn.Linear, where FBGEMM is: nothing else reads the
+    weights as they lie in memory, and adds exactly."""
+    if ENGINE not in torch.backends.quantized.supported_engines:
         return
-    # Of matrices with one column PyTorch 2.13 makes numbers out of nowhere.
-    names = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and module.in_features > 1
-    ]
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     for name in names:  # one by one, so that few are in memory twice
         parent, _, last = name.rpartition(".")
         linear = network.get_submodule(name)
@@ -49,7 +46,28 @@ def in_whole_numbers(network: nn.Module) -> None:
         setattr(network.get_submodule(parent), last, WholeLinear(linear))
 
 
-def _scale(numbers: Tensor) -> Tensor:
-    """What makes the largest number of each row 127; 1 for a row of zeros."""
-    most = numbers.abs().amax(dim=-1, keepdim=True)
-    return torch.where(most == 0, 1.0, most / LARGEST)
+@cache
+def largest_input() -> int:
+    """To what the largest number of a row is rounded: 127; or 63 where the processor has no VNNI
+    and adds products of bytes in pairs of 16 bits, which hold no more exactly."""
+    packed = _packed(torch.full((16, 64), float(LARGEST)), torch.ones(16))
+    y = _product(torch.full((1, 64), 127.0), 128, packed)
+    return 127 if bool((y == 64 * 127 * LARGEST).all()) else 63
+
+
+def _packed(weight: Tensor, scale: Tensor) -> object:
+    """Weights (out, in) in multiples of their output's scale (out,), as FBGEMM wants them."""
+    torch.backends.quantized.engine = ENGINE
+    zero = torch.zeros(len(scale), dtype=torch.long)
+    with warnings.catch_warnings():  # that a later PyTorch may be without; ours is pinned
+        warnings.simplefilter("ignore", UserWarning)
+        whole = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
+    packed: object = torch.ops.quantized.linear_prepack(whole, None)
+    return packed
+
+
+def _product(rows: Tensor, zero: int, packed: object) -> Tensor:
+    """Rows (n, in), rounded to bytes around `zero`, times packed weights: (n, out) in 32 bits."""
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    y: Tensor = multiply(rows, 1.0, zero, packed)
+    return y
