@@ -154,8 +154,10 @@ async def stop() -> None:
         await studio.stop_all()
         with suppress(TimeoutError):  # compiling cannot be interrupted, and need not be
             await asyncio.wait_for(studio.engine.close(), ENGINE_SECONDS)
-        await door.tend()
-        await studio.store.close()
+        try:
+            await door.tend()
+        finally:
+            await studio.store.close()
     except Exception:
         logger.exception("The server could not be closed in order.")
         os._exit(1)  # Chainlit would end with 0

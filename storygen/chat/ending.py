@@ -15,13 +15,14 @@ from types import FrameType
 import uvicorn
 
 from storygen.chat.state import Studio
+from storygen.errors import StorygenError
 from storygen.story import leash
 
 SECONDS = 9.0  # service managers kill after ten
 TELLING = 1.0  # for the windows to be told
 LEAVING = 0.2  # for what they are told to leave
 ANSWERING = 2  # for requests to be answered; what takes longer is ended
-TOLD = "storygen is being restarted. Your story is saved."
+RESTARTED, SAVED = "storygen is being restarted.", "Your story is saved."
 
 Handler = Callable[[int, FrameType | None], object]
 logger = logging.getLogger(__name__)
@@ -66,7 +67,14 @@ class Ending:
         if self._studio.turns:
             logger.error("Not every passage could be stored in time.")
             os._exit(1)
-        told = [asyncio.create_task(chat.screen.toast(TOLD)) for chat in self._studio.windows()]
+        sentence = SAVED
+        try:
+            await self._studio.store.growing.pay()
+        except StorygenError as error:
+            sentence = str(error)
+            logger.error("%s", sentence)
+        said = f"{RESTARTED} {sentence}"
+        told = [asyncio.create_task(chat.screen.toast(said)) for chat in self._studio.windows()]
         if told:
             await asyncio.wait(told, timeout=TELLING)
             await asyncio.sleep(LEAVING)

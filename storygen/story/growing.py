@@ -41,10 +41,11 @@ class Growing:
         self._owed: dict[str, Owed] = {}
 
     async def close(self) -> None:
-        """Store what is owed if that is possible, and claim nothing any more."""
-        with contextlib.suppress(DatabaseError):
+        """Store what is owed, and claim nothing any more. DatabaseError if it still cannot be."""
+        try:
             await self.pay()
-        await self.claims.close()
+        finally:
+            await self.claims.close()
 
     async def settle(self, which: sa.ColumnElement[bool]) -> None:
         """Say of abandoned passages that they are complete."""
@@ -93,9 +94,14 @@ class Growing:
 
     async def pay(self) -> None:
         """Store what could not be stored when it came; DatabaseError if it still cannot be."""
-        if self._owed:
+        if not self._owed:
+            return
+        try:
             async with self.change():
                 pass
+        except DatabaseError as error:
+            passages = f"The ends of {len(self._owed)} passages are not stored."
+            raise DatabaseError(f"{passages} {error}") from error
 
     @asynccontextmanager
     async def claimed(self, passage_id: str, state: State) -> AsyncIterator[None]:

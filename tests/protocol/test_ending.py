@@ -32,6 +32,24 @@ from tests.protocol import serve
 serve.main()
 """
 
+FULL_DISK = """
+import contextlib
+from storygen.errors import DatabaseError
+from storygen.story.growing import Growing
+change, full = Growing.change, DatabaseError("The disk is full.")
+async def grown(self, passage_id, owing):
+    raise full
+@contextlib.asynccontextmanager
+async def refusing(self):
+    if self._owed:
+        raise full
+    async with change(self) as connection:
+        yield connection
+Growing._grown, Growing.change = grown, refusing
+from tests.protocol import serve
+serve.main()
+"""
+
 
 async def writing(client: Client) -> None:
     """A passage has begun to appear."""
@@ -85,6 +103,19 @@ async def test_what_could_not_be_stored_is_no_success(tmp_path: Path) -> None:
         assert await asyncio.to_thread(page.process.wait, 60) == 1
         assert time.monotonic() - began < SOON
     assert "Not every passage could be stored in time" in page.log.read_text()
+
+
+async def test_what_is_refused_to_the_end_is_said_and_no_success(tmp_path: Path) -> None:
+    """It was left out without a word, and the page ended with 0."""
+    page = serve(tmp_path, command=[sys.executable, "-c", FULL_DISK, "{port}"])
+    async with connecting(page, page.cookie) as connect:
+        client = await connect()
+        await writing(client)
+        page.process.terminate()
+        assert await asyncio.to_thread(page.process.wait, 60) == 1
+    told = "The ends of 1 passages are not stored. The disk is full."
+    assert client.toasts[-1] == f"storygen is being restarted. {told}"
+    assert told in page.log.read_text()
 
 
 async def test_a_page_without_writers_ends_with_success(tmp_path: Path) -> None:
