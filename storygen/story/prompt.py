@@ -6,6 +6,7 @@ unused, because a sentence is very long, it is cut at the start of a word; where
 so long, anywhere.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Source = Literal["title", "memory", "lore", "story", "note"]
 # What each may take of the budget at most; the story has the rest.
 SHARES: dict[Source, float] = {"title": 1 / 8, "memory": 1 / 4, "lore": 1 / 4, "note": 1 / 8}
 LOOKED_THROUGH = 4_000  # characters at the story's end in which the keys of lore are looked for
+PIECE = 200_000  # characters whose words are counted at a time
 _JOINT = 2  # tokens that may come of putting two parts together
 
 
@@ -121,7 +123,18 @@ async def fit_prompt(text: str, *, budget: int, count_tokens: CountTokens) -> Pr
     body = text.rstrip(" \t")
     start = await _start(body, budget, count_tokens)
     part = Part("story", body[start:])
-    return Prompt((part,), len(body[:start].split()), text[len(body) :])
+    return Prompt((part,), await _count_words(body[:start]), text[len(body) :])
+
+
+async def _count_words(text: str) -> int:
+    """Words between white space; of a novel others have their turn in between."""
+    count = 0
+    for at in range(0, len(text), PIECE):
+        piece = text[at : at + PIECE]
+        goes_on = at > 0 and not text[at - 1].isspace() and not piece[0].isspace()
+        count += len(piece.split()) - goes_on
+        await asyncio.sleep(0)
+    return count
 
 
 def titled(template: str, title: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storygen.story import prompt as prompt_module
 from storygen.story.prompt import (
     CountTokens,
     Part,
@@ -108,6 +109,13 @@ def test_spaces_at_the_end_are_held_back_and_line_ends_are_not() -> None:
     assert fit("Once upon \t ", budget=9) == of_story("Once upon", trailing=" \t ")
     assert fit("Once.\n\n", budget=9) == of_story("Once.\n\n")
     assert fit("   ", budget=9) == of_story("", trailing="   ")
+
+
+@given(st.text("ab \n\u2003\x1c", max_size=60), st.integers(1, 9))
+def test_words_are_counted_piece_by_piece_as_all_at_once(text: str, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompt_module, "PIECE", piece)
+        assert asyncio.run(prompt_module._count_words(text)) == len(text.split())
 
 
 def test_the_words_left_out_are_those_of_the_missing_text() -> None:
