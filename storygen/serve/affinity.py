@@ -3,7 +3,8 @@
 Every replica is given a weight for a story by a hash of both, and the story goes to the heaviest
 (rendezvous hashing): whoever asks comes to the same answer, and when a replica comes or goes, only
 the stories move that were its own or become so. No replica gets more than a bound above the mean
-(consistent hashing with bounded loads): what is beyond goes to the next in the story's own order.
+(consistent hashing with bounded loads): what is beyond goes to the next in the story's own order. A
+story of which little is written is soon read anew, so of those none gets more than the mean.
 """
 
 import math
@@ -12,11 +13,21 @@ from hashlib import blake2b
 
 BEGINNING = 128  # characters: about an opening line, and it stays while the story grows
 SLACK = 1.25  # times the mean load
+SHORT = 1000  # characters, which are read in the time that some ten words are written
 
 
 def story_key(model: str, user: str, prompt: str) -> str:
     """What stays the same while a writer goes on with a story."""
     return "\0".join((model, user, prompt[:BEGINNING]))
+
+
+def slack_for(prompt: str, slack: float = SLACK) -> float:
+    """How much more than the mean a replica may have, for a story's sake.
+
+    >>> slack_for("It was a dark and stormy night"), slack_for("It was so. " * 1000)
+    (1.0, 1.25)
+    """
+    return slack if len(prompt) > SHORT else 1.0
 
 
 def order(key: str, replicas: Collection[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from storygen.serve.affinity import SLACK, ranked
+from storygen.serve.affinity import SLACK, ranked, slack_for
 from storygen.serve.replica import Story
 
 
@@ -35,7 +35,7 @@ class StoryRouter(RequestRouter):
             {name: self._load(replica) for name, replica in replicas.items()},
             model=story.model,
             holders=self._holders(story.model, replicas) if self._shared else None,
-            slack=self._slack,
+            slack=slack_for(story.prompt, self._slack),
         )
         if names:
             self._give(replicas[names[0]].replica_id, pending_request)
