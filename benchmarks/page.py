@@ -80,7 +80,8 @@ async def speeds(connect: Connect, rounds: int) -> tuple[list[float], list[float
     await client.finished()
     page, alone = [], []
     for _ in range(rounds):
-        client.events.clear()
+        client = await connect()  # a story of its own: the engine alone reads no more either
+        await client.set(max_new_tokens=TOKENS)
         sent = time.monotonic()
         await client.send(OPENING)
         await _streaming(client)
