@@ -14,6 +14,7 @@ from storygen.params import MAX_SEED
 from storygen.serve.asked import Asked
 
 AT_ONCE = 4  # of one request; the others wait here, not in the engine's line
+MOST_AHEAD = 64  # segments that a request's client has yet to read
 
 T = TypeVar("T")
 Numbered = tuple[int, Segment]
@@ -48,14 +49,18 @@ async def merged(
     streams: Sequence[Callable[[], AsyncGenerator[T, None]]],
 ) -> AsyncGenerator[tuple[int, T], None]:
     """What comes of several streams, each with its number, AT_ONCE of them at a time. The first
-    error ends all of them, and so does leaving."""
+    error ends all of them, and so does leaving.
+
+    They wait for whoever reads. Ends and errors need no room, so that one that is told while all
+    are cancelled waits for nobody."""
     inbox = asyncio.Queue[tuple[int, T] | Exception | None]()
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn, room = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(MOST_AHEAD)
 
     async def play(number: int) -> None:
         try:
             async with turn, aclosing(streams[number]()) as pieces:
                 async for piece in pieces:
+                    await room.acquire()
                     inbox.put_nowait((number, piece))
         except Exception as error:
             inbox.put_nowait(error)
@@ -71,6 +76,7 @@ async def merged(
             if news is None:
                 left -= 1
             else:
+                room.release()
                 yield news
     finally:
         for task in tasks:

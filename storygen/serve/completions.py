@@ -19,8 +19,9 @@ Event = dict[str, Any] | str  # a piece of an answer, or a comment
 class _Choice:
     """One passage as it is told: how long its text is so far, and for a whole answer what it is."""
 
-    def __init__(self, number: int, wants_logprobs: bool) -> None:
-        self.number, self._wants_logprobs = number, wants_logprobs
+    def __init__(self, number: int, wants_logprobs: bool, is_kept: bool) -> None:
+        """One that is not kept is told in pieces only."""
+        self.number, self._wants_logprobs, self._is_kept = number, wants_logprobs, is_kept
         self._offset = 0
         self._text = ""
         self._tokens: list[dict[str, Any]] = []
@@ -31,8 +32,9 @@ class _Choice:
     ) -> dict[str, Any]:
         """What is new of it."""
         told = [self._token(token) for token in tokens]
-        self._text += text
-        self._tokens += told
+        if self._is_kept:
+            self._text += text
+            self._tokens += told
         self.reason = reason
         return self._told(text, told)
 
@@ -42,7 +44,8 @@ class _Choice:
         for name in ("token_logprobs", "top_logprobs"):
             if piece["logprobs"] and piece["logprobs"][name]:
                 piece["logprobs"][name][0] = None
-                self._tokens[0][name] = None
+                for first in self._tokens[:1]:
+                    first[name] = None
         return piece
 
     def whole(self) -> dict[str, Any]:
@@ -86,11 +89,13 @@ class Completion:
             "model": asked.model,
         }
         n = len(asked.prompts) * asked.n
-        self._choices = [_Choice(number, asked.logprobs is not None) for number in range(n)]
+        how = (asked.logprobs is not None, not asked.stream)
+        self._choices = [_Choice(number, *how) for number in range(n)]
         self._n_written = 0
 
     async def whole(self) -> dict[str, Any]:
         """The answer at one go."""
+        assert not self._asked.stream, "what is told in pieces is not kept"
         async with aclosing(self._events()) as events:
             async for _ in events:
                 pass

@@ -8,19 +8,20 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from storygen.serve.completions import Event
 from storygen.serve.refusals import NOT_KEPT, refused
 
 T = TypeVar("T")
 HEADERS = NOT_KEPT | {"x-accel-buffering": "no"}  # or nginx would collect the pieces
+SEND_SECONDS = 60.0  # for one piece to be taken
 CLOSED = 499  # what nginx logs for a client that went away; nobody reads it
 logger = logging.getLogger(__name__)
 
 
 class GoneAway(Exception):
-    """The client closed its connection."""
+    """The client closed its connection, or does not read what it is sent."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -56,9 +57,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it, or as much as is wanted."""
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         async with aclosing(self._rest):
-            await send(start)
             try:
                 await unless_gone(receive, self._send(send))
             except (GoneAway, OSError):
@@ -67,19 +66,31 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         async def put(text: str, more: bool = True) -> None:
             body = text.encode("ascii")
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+            await _taken(send, {"type": "http.response.body", "body": body, "more_body": more})
 
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await _taken(send, start)
         try:
             if self._first is not None:
                 await put(_spelt(self._first))
             async for event in self._rest:
                 await put(_spelt(event))
-        except OSError:
+        except (GoneAway, OSError):
             raise
         except Exception as error:
             await put(_spelt(refused(error).body), more=False)
         else:
             await put("data: [DONE]\n\n", more=False)
+
+
+async def _taken(send: Send, message: Message) -> None:
+    """Send it; GoneAway where nobody takes it in time."""
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await send(message)
+    except TimeoutError:
+        logger.warning("A client did not read what it was sent, and its answer was ended.")
+        raise GoneAway from None
 
 
 def _spelt(event: Event) -> str:

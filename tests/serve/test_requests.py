@@ -43,6 +43,11 @@ def is_told(answer: httpx.Response) -> bool:
     return answer.status_code < 500 and bool(error["message"])
 
 
+def body_of(prompt: str | list[str], **more: object) -> bytes:
+    """A request in which each field may be what it is."""
+    return json.dumps({"model": "mystery", "prompt": prompt, **more}).encode()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
@@ -76,6 +81,9 @@ def is_told(answer: httpx.Response) -> bool:
         (b'{"model": "mystery", "prompt": "a", "storygen": {"x": 1}}', 400, "storygen.x is no"),
         (b'{"model": "mystery", "prompt": "a", "storygen": 1}', 400, "must be an object, not 1"),
         (b'{"model": "mystery", "prompt": "a", "n": 2, "storygen": {"after": "A."}}', 400, "one"),
+        (body_of(["a"] * 64, n=8, max_tokens=65), 400, "may be 64 for each of 512 passages"),
+        (body_of(["a"] * 9, max_tokens=4096), 400, "one request writes 32,768 tokens at most"),
+        (body_of("a" * 500_001, n=2, echo=True, logprobs=0), 400, "has 1,000,002 characters"),
         (b'{"model": "\\ud800", "prompt": "a"}', 404, "There is no model"),
         (b'{"model": "mystery", "prompt": ""}', 400, "The prompt is empty"),
     ],
@@ -245,6 +253,15 @@ def test_every_field_reaches_the_engine():
     )
     assert (wanted.prompts, wanted.n, wanted.details) == (("a", "b"), 2, Details(0))
     assert (wanted.user, wanted.marks) == ("ann", True)
+
+
+def test_as_much_as_is_written_at_one_go():
+    for prompt, n, max_tokens in (["a"] * 64, 8, 64), ("a", 8, 4096), (["a"] * 64, 8, 0):
+        body = {"model": "m", "prompt": prompt, "n": n, "max_tokens": max_tokens}
+        assert asked(Fields(body)).max_tokens == max_tokens
+    echo = {"model": "m", "prompt": "a" * 500_000, "n": 2, "echo": True}
+    assert asked(Fields(echo | {"logprobs": 5})).n == 2
+    assert asked(Fields(echo | {"n": 8})).n == 8  # a text, for which no token is told
 
 
 def test_nothing_is_done_that_was_not_asked():
