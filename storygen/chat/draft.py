@@ -129,7 +129,7 @@ class Author:
         self._news.clear()
 
     async def _told(self, tell: Tell) -> Sequence[Passage]:
-        async with self._studio.telling:
+        async with self._studio.telling.of(self.chat.owner):
             return await tell()
 
     async def _read(self, draft: Draft, tell: Tell) -> None:

@@ -18,6 +18,7 @@ from storygen.story.tree import Passage
 
 AUTHOR = "storygen"
 SHOWN = 40  # passages of a long story that the chat shows; the manuscript has them all
+SHOWN_TEXT = 200_000  # characters of them: forty of the longest that the sidebar asks for
 EARLIER = "earlier"  # id of the message above them that says so
 REMEMBERED_BUTTONS = 50  # of several turns: more than a window can miss before it is noticed
 
@@ -30,10 +31,21 @@ def page_time(moment: datetime) -> str:
 def tail(branch: Sequence[Passage], first: str | None = None) -> Sequence[Passage]:
     """The end of a branch, as much as the chat shows: from the passage `first` on for as long as
     that is not twice too much, so that not every passage takes one away at the top."""
-    for n in range(max(0, len(branch) - 2 * SHOWN), len(branch)):
+    for n in range(_start(branch, 2), len(branch)):
         if branch[n].id == first:
             return branch[n:]
-    return branch[-SHOWN:]
+    return branch[_start(branch, 1) :]
+
+
+def _start(branch: Sequence[Passage], times: int) -> int:
+    """The first of so many passages as a window opens on, or of times as many: one at least."""
+    here, room = len(branch), times * SHOWN_TEXT
+    while here > max(0, len(branch) - times * SHOWN):
+        room -= len(branch[here - 1].text)
+        if room < 0 and here < len(branch):
+            break
+        here -= 1
+    return here
 
 
 def steps_of(branch: Sequence[Passage]) -> list[StepDict]:
@@ -42,21 +54,27 @@ def steps_of(branch: Sequence[Passage]) -> list[StepDict]:
     hidden = len(branch) - len(shown)
     if not hidden:
         return shown
-    said = sentence(f"The {hidden:,} passages before these are in the manuscript.")
+    many = "passage before these is" if hidden == 1 else f"{hidden:,} passages before these are"
+    said = sentence(f"The {many} in the manuscript.")
     return [_step(EARLIER, said, createdAt=shown[0]["createdAt"]), *shown]
 
 
 def step_of(passage: Passage) -> StepDict:
-    """A passage as Chainlit's message. A writer's is shown as typed, a model's as Markdown."""
+    """A passage as Chainlit's message. A writer's is shown as typed, and whole, because it can be
+    edited there; a model's as Markdown, and of a very long one the end."""
     is_writers = passage.role == "writer"
     return _step(
         passage.id,
-        typed(passage.text) if is_writers else verbatim(passage.text),
+        typed(passage.text) if is_writers else verbatim(_end(passage.text)),
         type="user_message" if is_writers else "assistant_message",
         threadId=passage.story_id,
         streaming=passage.state == "streaming" and not passage.is_picked,
         createdAt=page_time(passage.created_at),
     )
+
+
+def _end(text: str) -> str:
+    return text if len(text) <= SHOWN_TEXT else f"…{text[-SHOWN_TEXT:]}"
 
 
 class Screen:

@@ -12,6 +12,7 @@ from storygen.catalogue import ModelInfo, open_to
 from storygen.chat.controls import Choices, first_choices
 from storygen.chat.screen import Screen
 from storygen.chat.shared_lock import Lock, SharedLock, stop_elsewhere
+from storygen.chat.shares import Aside, Shares
 from storygen.engine.interface import Engine
 from storygen.errors import ModelNotFoundError
 from storygen.story.steering import Steering, from_json, steering_of
@@ -94,7 +95,9 @@ class Studio:
         self.engine = engine
         self.turns: set[asyncio.Task[Any]] = set()
         self._releases: set[asyncio.Task[Any]] = set()  # of stories that other servers may have now
-        self.telling = asyncio.Semaphore(TELLING)  # first come, first served
+        # First come, first served, but for whose other window is being told something already.
+        self.telling = Shares(1, together=TELLING)
+        self.aside = Aside()  # for turns that are long work
         self._writings: WeakValueDictionary[tuple[str, str], Writing] = WeakValueDictionary()
         self._chats: WeakSet[Chat] = WeakSet()
 

@@ -13,6 +13,7 @@ from storygen.errors import PromptError, StoryError
 from storygen.params import RANGES, SamplingParams
 from storygen.story.growing import INTERRUPTED
 from storygen.story.pieces import split
+from storygen.story.rows import MAX_TEXT
 from storygen.story.steering import NO_STEERING, Steering, from_json, steering_of
 from storygen.story.tree import PICKED, Passage, StoryTree
 from storygen.story.words import MAX_SOUGHT, Sought
@@ -21,6 +22,7 @@ TITLE_LENGTH = 60
 WARMER = 0.2  # what Retry warmer adds to the temperature
 MOST_VERSIONS = 4
 MAX_TAKEN = 100  # characters of a word out of the fan
+MAX_REPLACED = 20_000_000  # characters worded anew at once; a draft taken in has half of that
 
 Work = Callable[[], Awaitable[None]]
 
@@ -221,8 +223,10 @@ class Turn:
                 f"{len(new):,} characters cannot be put in for others: at most {MAX_SOUGHT} can."
             )
         branch = (await self.floor.tree()).branch()
-        texts, count = await asyncio.to_thread(_replaced, branch, sought, new)
-        await self.store.rewrite(self.chat.owner, self.chat.story_id, texts)
+        # What was made of a long story is in memory until it is stored: the turn lasts till then.
+        async with self.floor.studio.aside.turn(self.chat.owner) as run:
+            texts, count = await run(_replaced, branch, sought, new)
+            await self.store.rewrite(self.chat.owner, self.chat.story_id, texts)
         places = "once" if count == 1 else f"{count:,} times"
         await self.screen.toast(f"Replaced {places}. Undo brings the old words back.", "success")
 
@@ -390,9 +394,27 @@ def _known(branch: Sequence[Passage]) -> Tell:
 
 
 def _replaced(branch: Sequence[Passage], sought: Sought, new: str) -> tuple[dict[str, str], int]:
-    """The texts with what is sought worded anew, and in how many places."""
-    texts = {p.id: sought.replaced(p.text, new) for p in branch}
-    return texts, sum(sum(1 for _ in sought.spans(p.text)) for p in branch)
+    """The texts with what is sought worded anew, and in how many places. What would be too long
+    is refused before any of it is made."""
+    changed, places, whole = list[Passage](), 0, 0
+    for passage in branch:
+        count, length = sought.measured(passage.text, new)
+        if length > MAX_TEXT:
+            raise StoryError(
+                f"The passage that begins {passage.text[:40]!r} would have {length:,} characters: "
+                f"at most {MAX_TEXT:,} can be stored. Put something shorter in, or look for "
+                "something rarer."
+            )
+        if count:
+            changed.append(passage)
+            places, whole = places + count, whole + length
+    if whole > MAX_REPLACED:
+        raise StoryError(
+            f"The {len(changed):,} passages in which this stands would have {whole:,} characters "
+            f"together: at most {MAX_REPLACED:,} can be worded anew at once. Put something shorter "
+            "in, or look for something rarer."
+        )
+    return {passage.id: sought.replaced(passage.text, new) for passage in changed}, places
 
 
 def _title(text: str) -> str:

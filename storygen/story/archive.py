@@ -6,18 +6,22 @@
        "model": "mystery", "params": {"temperature": 0.8, ...}, "finish_reason": "length"}]}
 
 Passages are named by their numbers, parents before children. What is nothing is left out, so a
-story that was read is written as the same bytes again. Nothing read here is believed unchecked.
+story that was read is written as the same bytes again. Nothing read here is believed unchecked, and
+of settings and parameters only what the page itself stores is kept: whatever else is there is left
+out, because every list and every opening of a story would parse it again.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeGuard, get_args
 
-from storygen.errors import StoryError
+from storygen.errors import ParamsError, StoryError
+from storygen.params import RANGES, TEXTS, SamplingParams, checked, checked_texts
 from storygen.story.rows import MAX_NAME, MAX_TEXT, MAX_TITLE
-from storygen.story.tree import Mark, Passage, Role, Story, StoryTree
+from storygen.story.steering import from_json
+from storygen.story.tree import PICKED, Mark, Passage, Role, Story, StoryTree
 from storygen.text import whole_characters
 
 VERSION = 1
@@ -31,6 +35,8 @@ _TEXTS = {"text": MAX_TEXT, "model": 200, "finish_reason": 16, "name": MAX_NAME}
 _MARKED = {"name", "favourite", "rating", "deleted"}
 _OWN = ("text", "model", "params", "finish_reason")  # what a copy may have from its source
 _KNOWN = {"number", "parent", "source", "role", "at", "params"} | _MARKED | _TEXTS.keys()
+_SETTINGS = {"model", "steering"} | RANGES.keys()  # what the page stores with a story
+_PARAMS = {"steering", PICKED} | {field.name for field in fields(SamplingParams)}  # or a passage
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def load(data: bytes) -> Whole:
     _require(isinstance(passages, list), "has passages that are no list")
     _require(len(passages) <= MAX_PASSAGES, f"has more than {MAX_PASSAGES:,} passages")
     _require_number("head", head, len(passages))
+    settings = _kept(settings, _SETTINGS)
     whole = Whole(title, settings, None if head is None else str(head))
     for number, passage in enumerate(passages, 1):
         _require(isinstance(passage, dict), f"has a passage {number} that is no object")
@@ -121,6 +128,9 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     for name in ("parent", "source"):
         _require_number(f"{place}.{name}", values.get(name), number - 1)
     _require_one_of(f"{place}.role", values.get("role"), get_args(Role))
+    if "params" in values:
+        _require_object(f"{place}.params", values["params"])
+        values = values | {"params": _kept(values["params"], _PARAMS)}
     if values.get("source") is not None and not values.keys() & set(_OWN):
         source = whole.passages[values["source"] - 1]
         values = values | {name: getattr(source, name) for name in _OWN}
@@ -128,8 +138,6 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     for name, longest in _TEXTS.items():
         if name == "text" or name in values:
             _require_text(f"{place}.{name}", values.get(name), longest)
-    if "params" in values:
-        _require_object(f"{place}.params", values["params"])
     for name in ("favourite", "deleted"):
         _require_one_of(f"{place}.{name}", values.get(name, False), (False, True))
     _require_one_of(f"{place}.rating", values.get("rating", 0), (-1, 0, 1))
@@ -151,6 +159,31 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     mark = Mark(**{name: value for name, value in values.items() if name in _MARKED})
     if mark != Mark():
         whole.marks[str(number)] = mark
+
+
+def _kept(values: Mapping[str, Any], known: Set[str]) -> dict[str, Any]:
+    """What the page would heed of settings or parameters, each as long as its own rule allows."""
+    return {name: v for name, v in values.items() if name in known and _is_heeded(name, v)}
+
+
+def _is_heeded(name: str, value: object) -> bool:
+    """Whether a setting or a parameter has a value that the page could have given it."""
+    if name == "model":
+        return isinstance(value, str) and len(value) <= _TEXTS["model"]
+    if name == "seed" and value is None:  # a new one each time
+        return True
+    try:
+        if name in RANGES:
+            checked(name, value)
+        elif name in TEXTS:
+            checked_texts(name, value)
+        elif name == "steering":
+            from_json(value)
+        else:
+            return isinstance(value, bool)
+    except (ParamsError, StoryError):
+        return False
+    return True
 
 
 def _parsed(data: bytes) -> Any:

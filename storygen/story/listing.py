@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 
@@ -15,7 +16,15 @@ from storygen.story.growing import Growing
 from storygen.story.quota import Quota, size_of_story
 from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, new_story, within
 from storygen.story.schema import stories
-from storygen.story.statements import UNFINISHED, hold, insert, mentions, story_of, story_query
+from storygen.story.statements import (
+    UNFINISHED,
+    gently,
+    hold,
+    insert,
+    mentions,
+    story_of,
+    story_query,
+)
 from storygen.story.tree import Story
 
 MAX_PAGE = 1000
@@ -31,7 +40,7 @@ class StoryList:
     def __init__(self, database: Database, growing: Growing, room: int) -> None:
         self._database, self._growing = database, growing
         self._quota = Quota(growing, room)
-        self._settling = asyncio.Lock()
+        self._settling = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
 
     async def create_story(
         self,
@@ -82,7 +91,7 @@ class StoryList:
             query = query.where(sa.tuple_(stories.c.updated_at, stories.c.id) < before)
         async with self._database.read() as connection:
             rows = await connection.execute(query.limit(limit))
-            return [as_story(row) for row in rows.mappings()]
+            return [as_story(row) async for row in gently(rows.mappings())]
 
     async def rename(self, owner: str, story_id: str, title: str) -> Story:
         """Give a story another title."""
@@ -97,7 +106,8 @@ class StoryList:
     ) -> Story:
         """Put what change makes of a story's settings in their place; where it raises, nothing is
         changed, and where somebody else changes them meanwhile, it is asked again."""
-        async with self._settling:  # in the order in which they came: the last one holds
+        # In the order in which they came: the last one holds.
+        async with self._settling.setdefault((owner, story_id), asyncio.Lock()):
             while True:
                 settings = (await self.story(owner, story_id)).settings
                 before, after = json.dumps(settings), change(settings)

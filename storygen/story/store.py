@@ -60,7 +60,8 @@ from storygen.story.tree import (
 )
 
 REMEMBERED = 16  # stories whose complete passages are kept at hand
-MOST_REMEMBERED = 200_000  # passages of them
+MOST_REMEMBERED = 50_000_000  # characters of them, by which their passages count
+PASSAGE = 500  # characters that a passage counts for beside its text
 
 
 class StoryStore(StoryList):
@@ -72,7 +73,8 @@ class StoryStore(StoryList):
 
     def __init__(self, database: Database, growing: Growing, room: int = 0) -> None:
         super().__init__(database, growing, room)
-        self._read: OrderedDict[tuple[str, str], list[Passage]] = OrderedDict()
+        # By owner and id, with the characters that they count for.
+        self._read: OrderedDict[tuple[str, str], tuple[list[Passage], int]] = OrderedDict()
 
     @classmethod
     async def open(cls, url: str, room: int = 0) -> "StoryStore":
@@ -111,9 +113,12 @@ class StoryStore(StoryList):
         return self._growing.claims
 
     async def close(self) -> None:
-        """Let go of the database. Safe to call twice."""
-        await self._growing.close()
-        await self._database.close()
+        """Let go of the database. Safe to call twice. Raises DatabaseError where the end of a
+        passage could not be stored to the last."""
+        try:
+            await self._growing.close()
+        finally:
+            await self._database.close()
 
     async def add_story(
         self,
@@ -189,7 +194,7 @@ class StoryStore(StoryList):
         are read.
         """
         await self._growing.pay()
-        known = self._read.pop((owner, story_id), [])
+        known, characters = self._read.pop((owner, story_id), ([], 0))
         read = list(known)
         by_id = {passage.id: passage for passage in read}
         said = sa.select(marks_table).where(
@@ -206,17 +211,19 @@ class StoryStore(StoryList):
             notes = (await connection.execute(said)).mappings().all()
             left = await self._growing.abandoned(connection, growing)
         if left:
-            self._read[owner, story_id] = known
+            self._read[owner, story_id] = known, characters
             await self._growing.settle(passages_table.c.id.in_(left))
             return await self.tree(owner, story_id)
         complete = growing[0]["number"] - 1 if growing else len(read)
-        self._remember(owner, story_id, read[:complete])
+        characters += sum(PASSAGE + len(p.text) for p in read[len(known) : complete])
+        self._remember((owner, story_id), read[:complete], characters)
         return StoryTree(read, story.head_id, {row["passage_id"]: as_mark(row) for row in notes})
 
-    def _remember(self, owner: str, story_id: str, complete: list[Passage]) -> None:
-        self._read[owner, story_id] = complete
+    def _remember(self, key: tuple[str, str], complete: list[Passage], characters: int) -> None:
+        self._read[key] = complete, characters
         while len(self._read) > 1 and (
-            len(self._read) > REMEMBERED or sum(map(len, self._read.values())) > MOST_REMEMBERED
+            len(self._read) > REMEMBERED
+            or sum(characters for _, characters in self._read.values()) > MOST_REMEMBERED
         ):
             self._read.popitem(last=False)
 

@@ -14,6 +14,7 @@ Change = tuple[Literal["same", "left", "right"], str]
 Span = tuple[int, int]
 
 MAX_SOUGHT = 500
+REMEMBERED = 5000  # characters of two texts
 _MOST_PAIRS = 1_000_000  # of equal pieces that one comparison looks at; it takes a second then
 _MOST_PIECES = 500_000  # of two texts that are compared piece by piece
 _WORD = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
@@ -42,9 +43,13 @@ def differences(left: str, right: str) -> list[Change]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def changed_spans(before: str, after: str) -> tuple[Span, ...]:
-    """Where in `after` stands what is not in `before`."""
+    """Where in `after` stands what is not in `before`. Remembered of passages of the usual length:
+    of long ones four thousand would fill the memory."""
+    return (_remembered if len(before) + len(after) <= REMEMBERED else _changed)(before, after)
+
+
+def _changed(before: str, after: str) -> tuple[Span, ...]:
     spans: list[Span] = []
     here = 0
     for kind, text in differences(before, after):
@@ -53,6 +58,9 @@ def changed_spans(before: str, after: str) -> tuple[Span, ...]:
         if kind != "left":
             here += len(text)
     return tuple(spans)
+
+
+_remembered = lru_cache(maxsize=4096)(_changed)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,15 @@ class Sought:
                 here = start + 1
             else:
                 yield start, here
+
+    def measured(self, text: str, new: str) -> tuple[int, int]:
+        """In how many places it stands, and how long text would be with new in each: known without
+        making that, since of a letter put in for another there may be a million."""
+        count, length = 0, len(text)
+        for start, end in self.spans(text):
+            count += 1
+            length += len(new) - (end - start)
+        return count, length
 
     def replaced(self, text: str, new: str) -> str:
         """text with every one of these places worded anew."""

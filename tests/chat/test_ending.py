@@ -10,7 +10,7 @@ import pytest
 from chainlit.action import Action
 
 from storygen.chat import ending, events
-from storygen.chat.ending import TOLD, Ending
+from storygen.chat.ending import RESTARTED, SAVED, Ending
 from storygen.chat.state import Chat, Studio
 from storygen.story import leash
 from tests.chat.conftest import Window
@@ -51,7 +51,7 @@ async def test_windows_are_told_before_the_server_is(
     assert asked == []
     await until(lambda: asked)
     assert asked == [signal.SIGTERM]
-    assert window.browser.toasts == [TOLD]
+    assert window.browser.toasts == [f"{RESTARTED} {SAVED}"]
 
 
 async def test_nothing_is_begun_at_the_end(window: Window, studio: Studio) -> None:

@@ -18,14 +18,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from storygen.chat import answering, files, guards
+from storygen.chat.controls import Choices
 from storygen.chat.doors import Gate, LocalDoor
+from storygen.chat.draft import Draft
 from storygen.chat.files import file_name, routes
 from storygen.chat.state import Studio
+from storygen.params import SamplingParams
 from storygen.story import archive, drafts, uploads
 from storygen.story.archive import Whole
 from storygen.story.books import FORMATS
+from storygen.story.steering import Lore, Steering
 from storygen.story.store import StoryStore
-from storygen.story.tree import StoryTree, manuscript
+from storygen.story.tree import PICKED, StoryTree, manuscript
 from tests.living import living_loop
 
 OWNER = "writer"
@@ -121,6 +125,22 @@ async def test_all_stories_go_out_in_one_archive(
         whole = archive.load(zipped.read("Fog (2).json"))
         assert manuscript(whole.passages) == LONG
         assert drafts.read("a.md", zipped.read("fog.md")).title == "fog"
+
+
+async def test_all_that_the_page_stores_with_a_story_comes_back(
+    browser: httpx.AsyncClient, studio: Studio
+) -> None:
+    steering = Steering("He is old.", lore=(Lore("Fog", ("fog",), "Thick."),), stop=("END",))
+    params = SamplingParams(seed=7, banned=("of course",))
+    told = Choices("mystery", params).as_settings() | {"steering": steering.as_json()}
+    story = await studio.store.create_story(OWNER, settings=told)
+    for stored in (Draft("mystery", params, steering).settings, {PICKED: True}):
+        await studio.store.add_passage(OWNER, story.id, "model", "x", params=stored)
+    data = (await browser.get(f"/api/stories/{story.id}/export/json")).content
+    copy = await studio.store.story(OWNER, await taken_in(browser, "Fog.json", data))
+    assert copy.settings == (await studio.store.story(OWNER, story.id)).settings
+    was, now = [await studio.store.tree(OWNER, one.id) for one in (story, copy)]
+    assert [p.params for p in now] == [p.params for p in was]
 
 
 async def test_nothing_at_all_is_an_archive_too(browser: httpx.AsyncClient) -> None:

@@ -5,9 +5,14 @@ from uuid import uuid4
 import pytest
 from chainlit.types import Pagination, ThreadFilter
 
+from storygen.chat.events import resume
 from storygen.chat.history import UNTITLED, StoryHistory
+from storygen.chat.screen import SHOWN_TEXT
+from storygen.chat.state import Studio
+from storygen.story.rows import MAX_TEXT
 from storygen.story.store import StoryStore
-from tests.chat.conftest import OWNER, history_of
+from storygen.story.tree import Role
+from tests.chat.conftest import OWNER, Window, history_of
 
 
 @pytest.fixture
@@ -44,6 +49,66 @@ async def test_only_the_active_branch_is_shown(history: StoryHistory, store: Sto
     thread = await history.get_thread(story_id)
     assert thread is not None
     assert len(thread["steps"]) == 1
+
+
+async def long_story(store: StoryStore, *roles: Role) -> list[str]:
+    """A story of passages as long as can be; its id and theirs."""
+    story = await store.create_story(OWNER)
+    text = "*" * (MAX_TEXT - 2)
+    added = [await store.add_passage(OWNER, story.id, role, f"{text} Z") for role in roles]
+    return [story.id, *(passage.id for passage in added)]
+
+
+async def test_of_long_passages_as_much_is_shown_as_a_window_can_take(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    """Thirty of them were 300 MB, for whose encoding everyone waited half a minute."""
+    story_id, *_, last = await long_story(store, "model", "model", "model")
+    thread = await history.get_thread(story_id)
+    assert thread is not None
+    earlier, shown = thread["steps"]
+    assert (earlier["id"], shown["id"]) == ("earlier", last)
+    assert "he 2 passages before these" in earlier["output"]
+    assert shown["output"] == f"&#8230;{'&#42;' * (SHOWN_TEXT - 2)} Z"
+    assert (await store.tree(OWNER, story_id))[last].text.startswith("*" * 100)  # all is kept
+
+
+async def test_a_long_passage_that_can_be_edited_where_it_stands_is_shown_whole(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story_id, *_ = await long_story(store, "model", "writer")
+    thread = await history.get_thread(story_id)
+    assert thread is not None
+    assert [len(step["output"]) for step in thread["steps"][1:]] == [MAX_TEXT]
+
+
+async def test_passages_are_shown_as_long_as_they_fit_together(
+    history: StoryHistory, store: StoryStore
+) -> None:
+    story = await store.create_story(OWNER)
+    for n in range(4):
+        await store.add_passage(OWNER, story.id, "writer", f"{n}" * (SHOWN_TEXT // 2))
+    thread = await history.get_thread(story.id)
+    assert thread is not None
+    assert [step["output"][0] for step in thread["steps"][1:]] == ["2", "3"]
+
+
+async def test_a_window_goes_on_after_a_long_passage(
+    history: StoryHistory, store: StoryStore, studio: Studio
+) -> None:
+    story = await store.create_story(OWNER)
+    await store.add_passage(OWNER, story.id, "model", "It rained. " * (SHOWN_TEXT // 5))
+    thread = await history.get_thread(story.id)
+    assert thread is not None
+    window = Window(studio, story.id)
+    await resume(studio, window.chat, thread)
+    await window.type("And then?")
+    assert list(window.browser.messages) == ["earlier", *window.chat.screen.shown]
+    assert window.browser.outputs == [
+        "*&#84;he passage before these is in the manuscript.*",
+        "And then?",
+        "**&#32;**&#73;t was dark.",
+    ]
 
 
 async def test_story_of_another_is_as_if_it_were_not_there(

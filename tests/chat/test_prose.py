@@ -1,5 +1,8 @@
 """Prose for the page. A CommonMark parser is the oracle here, in tests/browser the page itself."""
 
+import sys
+from types import FrameType
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -51,6 +54,24 @@ def test_parts_encoded_one_by_one_join(text: str, cut: int) -> None:
 def test_plain_words_stay_readable() -> None:
     text = "“So,” she said; it was a naïve idea - and (perhaps) his 2nd."
     assert verbatim(text) == "&#8220;" + text[1:]
+
+
+def test_a_text_of_nothing_but_marks_takes_no_call_for_each() -> None:
+    """A passage of two million asterisks took seconds, and a story has many passages."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        encoded = verbatim("*&" * 5000)
+    finally:
+        sys.setprofile(before)
+    assert encoded == "&#42;&#38;" * 5000
+    assert calls < 100
 
 
 def test_notice_is_emphasis_and_nothing_else() -> None:

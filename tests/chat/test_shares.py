@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from storygen.chat import shares
 from storygen.chat.doors import Visitor
 from storygen.chat.shares import Aside, Crowd, Shares, TooMany
+from storygen.chat.state import Studio
 
 
 @given(
@@ -101,6 +102,23 @@ async def test_a_thread_that_nobody_waits_for_keeps_its_users_turn() -> None:
     assert not mine.done()
     go_on.set()
     assert await asyncio.wait_for(mine, 10) == 3
+
+
+async def test_whose_messages_take_long_to_be_stored_keeps_nobody_elses_waiting(
+    studio: Studio,
+) -> None:
+    go_on = asyncio.Event()
+
+    async def store() -> None:
+        async with studio.telling.of("me"):
+            await go_on.wait()
+
+    mine = [asyncio.create_task(store()) for _ in range(20)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10), studio.telling.of("you"):
+        pass
+    go_on.set()
+    await asyncio.gather(*mine)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import asyncio
 import html
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -10,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from storygen.catalogue import ModelInfo
-from storygen.chat import events
+from storygen.chat import events, turn
 from storygen.chat.controls import Choices
 from storygen.chat.prose import sentence, verbatim
 from storygen.chat.settings import apply_settings
@@ -21,6 +23,7 @@ from storygen.errors import BusyError, StoryError
 from storygen.params import SamplingParams
 from storygen.story.store import StoryStore
 from storygen.story.tree import StoryTree
+from storygen.story.words import Sought, Span
 from tests.chat.conftest import OWNER, Window, history_of
 
 StudioWith = Callable[[FakeEngine], Studio]
@@ -462,3 +465,62 @@ async def test_what_was_typed_stays_on_the_page_where_there_is_no_room(
     studio.store._quota._limit = 0
     await window.type("And on.")
     assert "And on." in await window.texts()
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("☺" * 500, "begins 'aaaaaaaa' would have 4,000 characters: at most 3,000 can be stored"),
+        ("☺" * 300, "The 2 passages in which this stands would have 4,800 characters together"),
+    ],
+)
+async def test_what_replacing_would_make_too_long_is_refused_before_it_is_made(
+    window: Window, monkeypatch: pytest.MonkeyPatch, new: str, said: str
+) -> None:
+    """500 characters for each letter of one long message took 2 GB."""
+    made = list[object]()
+
+    def replaced(*asked: object) -> str:
+        made.append(asked)
+        return ""
+
+    for text in ("a" * 8, "A" * 8):
+        await window.type(text)
+        await window.turn.undo(await window.head())  # what the model wrote has an a as well
+    before = await window.texts()
+    monkeypatch.setattr(turn, "MAX_TEXT", 3_000)
+    monkeypatch.setattr(turn, "MAX_REPLACED", 4_000)
+    monkeypatch.setattr(Sought, "replaced", replaced)
+    await window.turn.replace(Sought("a"), new)
+    assert any(said in output for output in _plain(window))
+    assert not made
+    assert await window.texts() == before == ["a" * 8, "A" * 8]
+
+
+async def test_replacing_leaves_the_threads_that_all_share_to_others(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six windows it took all there were, and nobody's message was split meanwhile."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    looked, go_on, spans = list[str](), threading.Event(), Sought.spans
+
+    def slowly(sought: Sought, text: str) -> Iterator[Span]:
+        looked.append(text)
+        go_on.wait(2 * PATIENCE)
+        return spans(sought, text)
+
+    windows = [Window(studio) for _ in range(3)]
+    for window in windows:
+        await window.type("Ann ran.")
+    monkeypatch.setattr(Sought, "spans", slowly)
+    turns = [asyncio.create_task(w.turn.replace(Sought("Ann"), "Bea")) for w in windows]
+    try:
+        await until(lambda: bool(looked))
+        other = Window(studio)
+        await asyncio.wait_for(other.type("It begins."), PATIENCE)
+        assert await other.texts() == ["It begins.", " It was dark."]
+        assert len(looked) == 1  # one at a time of each user
+    finally:
+        go_on.set()
+        await asyncio.gather(*turns)
+    assert [(await window.texts())[0] for window in windows] == ["Bea ran."] * 3

@@ -15,8 +15,9 @@ from storygen.errors import StoryError
 from storygen.params import SamplingParams
 from storygen.story import archive
 from storygen.story.archive import Whole, dump, load
+from storygen.story.steering import Lore, Steering
 from storygen.story.store import StoryStore
-from storygen.story.tree import Mark, Passage, Story, StoryTree
+from storygen.story.tree import PICKED, Mark, Passage, Story, StoryTree
 
 MAY = datetime(2026, 5, 1, 12, 30, 15, 123456, tzinfo=UTC)
 OWNER = "writer"
@@ -38,7 +39,9 @@ PASSAGES = [
     Passage("d", "s", "b", "writer", "", MAY + timedelta(days=1)),
 ]
 MARKS = {"b": Mark("wet", True, 1), "d": Mark(deleted=True), "a": Mark(rating=-1)}
-STORY = Story("s", OWNER, "The “Fog”", MAY, MAY, "c", {"temperature": 0.7, "note": {"x": [None]}})
+STEERING = json.loads(json.dumps(Steering("He is old.", lore=(Lore("Fog", ("fog",)),)).as_json()))
+SETTINGS = {"model": "mystery", "temperature": 0.7, "seed": None, "steering": STEERING}
+STORY = Story("s", OWNER, "The “Fog”", MAY, MAY, "c", SETTINGS)
 WHOLE = dump(STORY, StoryTree(PASSAGES, "c", MARKS))
 
 
@@ -46,7 +49,7 @@ def test_a_file_is_as_documented() -> None:
     assert json.loads(WHOLE) == {
         "storygen": 1,
         "title": "The “Fog”",
-        "settings": {"temperature": 0.7, "note": {"x": [None]}},
+        "settings": SETTINGS,
         "head": 3,
         "passages": [
             {"number": 1, "role": "writer", "text": "It was dark.", "rating": -1}
@@ -100,7 +103,19 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-objects = st.dictionaries(st.text(), json_values, max_size=4)
+told = st.builds(
+    Steering,
+    memory=st.text(max_size=20),
+    lore=st.lists(st.builds(Lore, text=st.text(max_size=20)), max_size=2).map(tuple),
+)
+numbers = {
+    "temperature": st.floats(0, 2),
+    "top_k": st.integers(0, 100_000),
+    "seed": st.none() | st.integers(0, 2**63 - 1),
+    "steering": told.map(lambda steering: json.loads(json.dumps(steering.as_json()))),
+}
+settings_kept = st.fixed_dictionaries({}, optional=numbers | {"model": st.text(max_size=200)})
+params_kept = st.fixed_dictionaries({}, optional=numbers | {PICKED: st.booleans()})
 moments = st.datetimes(
     min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.just(UTC)
 )
@@ -122,7 +137,7 @@ def wholes(draw: st.DrawFn) -> Whole:
             text=draw(st.text()),
             created_at=draw(moments),
             model=draw(st.none() | st.text(max_size=200)),
-            params=draw(st.none() | objects),
+            params=draw(st.none() | params_kept),
             finish_reason=draw(st.none() | st.text(max_size=16)),
             source_id=earlier(number - 1),
         )
@@ -130,7 +145,7 @@ def wholes(draw: st.DrawFn) -> Whole:
     ]
     mark = st.builds(Mark, st.text(max_size=200), st.booleans(), st.sampled_from([-1, 0, 1]))
     marks = {p.id: said for p in passages if (said := draw(mark)) != Mark()}
-    return Whole(draw(st.text(max_size=500)), draw(objects), earlier(size), passages, marks)
+    return Whole(draw(st.text(max_size=500)), draw(settings_kept), earlier(size), passages, marks)
 
 
 @settings(max_examples=60)
@@ -139,6 +154,39 @@ def test_any_story_comes_back(whole: Whole) -> None:
     written = dump(*tree_of(whole))
     assert load(written) == whole
     assert dump(*tree_of(load(written))) == written
+
+
+EMPTY_LISTS: list[Any] = [[]] * 200_000  # 200 such stories held up everyone for 10 s in a list
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"x": EMPTY_LISTS},
+        {"model": EMPTY_LISTS},
+        {"model": "x" * 201},
+        {"temperature": EMPTY_LISTS},
+        {"temperature": 3},
+        {"temperature": None},
+        {"seed": 10**400},
+        {"steering": EMPTY_LISTS},
+        {"steering": {"memory": EMPTY_LISTS}},
+        {"steering": {"memory": "x" * 20_001}},
+        {"steering": {"lore": EMPTY_LISTS}},
+        {"steering": {"lore": [{"keys": EMPTY_LISTS}]}},
+        {"steering": {"x": EMPTY_LISTS}},
+        {"stop": EMPTY_LISTS},
+        {"stop": ["x" * 201]},
+        {"loop_guard": EMPTY_LISTS},
+        {PICKED: EMPTY_LISTS},
+    ],
+)
+def test_what_the_page_would_never_have_stored_is_left_out(unknown: dict[str, Any]) -> None:
+    story = json.loads(WHOLE)
+    story["settings"] = unknown | {"top_k": 3}
+    story["passages"][1]["params"] = unknown | {"top_k": 3}
+    whole = load(json.dumps(story).encode())
+    assert whole.settings == whole.passages[1].params == {"top_k": 3}
 
 
 @settings(max_examples=60)

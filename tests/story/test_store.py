@@ -2,7 +2,8 @@ import asyncio
 import inspect
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -151,6 +152,46 @@ async def test_settings_are_changed_in_the_order_they_came(store: StoryStore, st
     assert [answer.settings["seed"] for answer in answers] == list(range(40))
     assert [len(answer.settings) for answer in answers] == list(range(3, 43))
     assert (await store.story(ME, story.id)).settings == answers[-1].settings
+
+
+async def test_whose_settings_wait_holds_up_nobody_else(
+    store: StoryStore, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lock stood before everybody's, and was held while a user's quota was looked at."""
+    go_on, room = asyncio.Event(), store._quota.room
+
+    @asynccontextmanager
+    async def waiting(owner: str, size: int) -> AsyncIterator[None]:
+        if owner == ME:
+            await go_on.wait()
+        async with room(owner, size):
+            yield
+
+    monkeypatch.setattr(store._quota, "room", waiting)
+    yours = await store.create_story(YOU)
+    held = asyncio.create_task(store.update_settings(ME, story.id, {"seed": 1}))
+    await asyncio.sleep(0.05)
+    changed = await asyncio.wait_for(store.update_settings(YOU, yours.id, {"seed": 2}), 10)
+    assert changed.settings == {"seed": 2}
+    assert not held.done()
+    go_on.set()
+    assert (await held).settings["seed"] == 1
+
+
+async def test_what_is_remembered_is_bounded_by_its_length(
+    store: StoryStore, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MOST_REMEMBERED", 30_000)
+    stories = [await store.create_story(ME) for _ in range(5)]
+    for one in [*stories, *stories]:
+        await store.add_passage(ME, one.id, "writer", "x" * 5000)
+        assert {p.text for p in await store.tree(ME, one.id)} == {"x" * 5000}
+        kept = [len(p.text) for passages, _ in store._read.values() for p in passages]
+        assert 0 < sum(kept) <= 30_000
+        assert all(
+            counted == sum(len(p.text) + store_module.PASSAGE for p in passages)
+            for passages, counted in store._read.values()
+        )
 
 
 # Ids

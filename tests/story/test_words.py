@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -83,6 +84,25 @@ def test_places_are_those_of_a_regular_expression(
     pattern = rf"(?<!\w){pattern}(?!\w)" if words else pattern
     found = re.finditer(pattern, text, 0 if case else re.IGNORECASE)
     assert list(Sought(sought, case, words).spans(text)) == [place.span() for place in found]
+
+
+@given(st.text("aAbİ_ .", max_size=30), st.text("aAİ", min_size=1, max_size=2), st.text("b☺"))
+def test_what_would_be_put_in_is_measured_as_it_is(text: str, sought: str, new: str) -> None:
+    for words_only in (False, True):
+        look = Sought(sought, words=words_only)
+        count = len(list(look.spans(text)))
+        assert look.measured(text, new) == (count, len(look.replaced(text, new)))
+
+
+def test_measuring_takes_little_beside_the_text() -> None:
+    text = "a" * 200_000
+    tracemalloc.start()
+    try:
+        assert Sought("a").measured(text, "☺" * 500) == (200_000, 100_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(text)
 
 
 def test_letters_that_become_two_are_found_as_they_are() -> None:
