@@ -3,7 +3,6 @@
 What cannot be stored when it comes is owed: it is kept, and goes before every later change.
 """
 
-import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
