@@ -99,8 +99,9 @@ class Growing:
             async with self.change():
                 pass
         except DatabaseError as error:
-            passages = f"The ends of {len(self._owed)} passages are not stored."
-            raise DatabaseError(f"{passages} {error}") from error
+            n = len(self._owed)
+            ends = "The end of a passage is" if n == 1 else f"The ends of {n} passages are"
+            raise DatabaseError(f"{ends} not stored. {error}") from error
 
     @asynccontextmanager
     async def claimed(self, passage_id: str, state: State) -> AsyncIterator[None]:

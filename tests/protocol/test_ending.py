@@ -113,7 +113,7 @@ async def test_what_is_refused_to_the_end_is_said_and_no_success(tmp_path: Path)
         await writing(client)
         page.process.terminate()
         assert await asyncio.to_thread(page.process.wait, 60) == 1
-    told = "The ends of 1 passages are not stored. The disk is full."
+    told = "The end of a passage is not stored. The disk is full."
     assert client.toasts[-1] == f"storygen is being restarted. {told}"
     assert told in page.log.read_text()
 
