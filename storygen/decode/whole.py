@@ -34,8 +34,8 @@ class WholeLinear(nn.Module):
 
 
 def in_whole_numbers(network: nn.Module) -> None:
-    """Put WholeLinear in the place of every nn.Linear, where FBGEMM is: nothing else reads the
-    weights as they lie in memory, and adds exactly."""
+    """Put WholeLinear in the place of every nn.Linear. Where FBGEMM is not, as on ARM, the network
+    stays as it is."""
     if ENGINE not in torch.backends.quantized.supported_engines:
         return
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -59,8 +59,8 @@ def _packed(weight: Tensor, scale: Tensor) -> object:
     """Weights (out, in) in multiples of their output's scale (out,), as FBGEMM wants them."""
     torch.backends.quantized.engine = ENGINE
     zero = torch.zeros(len(scale), dtype=torch.long)
-    with warnings.catch_warnings():  # that a later PyTorch may be without; ours is pinned
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings():  # a later PyTorch may be without it; ours is pinned
+        warnings.filterwarnings("ignore", r"torch\.quantize_per_tensor", UserWarning)
         whole = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
     packed: object = torch.ops.quantized.linear_prepack(whole, None)
     return packed
