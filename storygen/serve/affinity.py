@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 BEGINNING = 128  # characters: about an opening line, and it stays while the story grows
 SLACK = 1.25  # times the mean load
-SHORT = 1000  # characters, which are read in the time that some ten words are written
+SHORT = 1000  # characters, which are read in the time that some forty tokens are written
 
 
 def story_key(model: str, user: str, prompt: str) -> str:

@@ -189,7 +189,8 @@ async def test_however_many_ask_at_once_the_database_is_asked_once() -> None:
             await asyncio.sleep(0)
         return []
 
-    studio.store = SimpleNamespace(stories=stories)  # type: ignore[assignment]
+    studio.store = store()
+    studio.store.stories = stories
     first = asyncio.create_task(readiness.reason())
     await asyncio.sleep(0)
     first.cancel()  # who asked first is gone, and the others are answered
