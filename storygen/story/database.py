@@ -25,6 +25,7 @@ from storygen.metrics import DATABASE_WRITE, timed
 from storygen.story.remedies import DAMAGED, remedy, words
 
 BUSY_MS = 5000  # how long a change waits for another program to let go
+RETRY_SECONDS = 0.02  # until a program that begins to use a new file may have done so
 QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before it
 KEPT_OPEN = 8  # connections to SQLite; four times as many in a rush, a thread each
 CHECK_SECONDS = 10.0  # how long a start may look for damage: some GB
@@ -88,6 +89,7 @@ class Database:
         """A checked database of the newest schema, made where there is none."""
         first = cls(_engine(url, answer_within=None))  # a migration takes as long as it takes
         try:
+            await first._connect()
             await first._check()
             await first._migrate()
         finally:
@@ -146,6 +148,22 @@ class Database:
             finally:
                 self._turn.release()
 
+    async def _connect(self) -> None:
+        """Connect once, however many programs do at this moment to a file that is new.
+
+        SQLite does not wait, whatever its busy_timeout, where two change a file's journal at once.
+        """
+        deadline = time.monotonic() + BUSY_MS / 1000
+        with self.errors_as_sentences():
+            while True:
+                try:
+                    async with self._engine.connect():
+                        return
+                except sa.exc.OperationalError as error:
+                    if not _name_of(error).startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                        raise
+                await asyncio.sleep(RETRY_SECONDS)
+
     async def _check(self) -> None:
         """Raise StoryError where SQLite finds its file damaged.
 
@@ -162,7 +180,7 @@ class Database:
                 answer = await connection.exec_driver_sql("PRAGMA quick_check(1)")
                 found = answer.scalar_one()
             except sa.exc.OperationalError as error:
-                if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_INTERRUPT":
+                if _name_of(error) != "SQLITE_INTERRUPT":
                     raise
                 logger.warning(
                     "%s is large: only part of it was checked for damage. Check all of it with: "
@@ -264,6 +282,11 @@ def _made(path: Path) -> Path:
             "or choose another folder."
         ) from error
     return path
+
+
+def _name_of(error: sa.exc.DBAPIError) -> str:
+    """SQLite's own name for what happened; empty for another database's error."""
+    return getattr(error.orig, "sqlite_errorname", "")
 
 
 def _set_pragmas(connection: Any, record: object) -> None:

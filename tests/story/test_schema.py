@@ -1,4 +1,6 @@
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -48,6 +50,17 @@ async def test_programs_that_start_at_once_bring_the_schema_up_to_date_once(
         async with database.read() as connection:
             await connection.execute(sa.select(passages))
         await database.close()
+
+
+async def test_a_new_file_that_another_program_begins_to_use_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "stories.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # what it does itself while it changes the journal
+        opening = asyncio.create_task(Database.open(f"sqlite+aiosqlite:///{path}"))
+        await asyncio.sleep(0.3)
+        assert not opening.done()
+        other.execute("COMMIT")
+        await (await opening).close()
 
 
 async def test_a_migration_that_is_cut_off_leaves_nothing(
