@@ -66,37 +66,34 @@ def no_numbers(model: str) -> NoNumbersError:
 def _scores(
     decoder: Decoder, slots: Slots, tokenizer: Tokenizer, ids: list[int], top: int, name: str
 ) -> Work:
-    logprobs: list[float] = []
-    best: list[list[tuple[int, float]]] = []
-    if tokenizer.eot_id is None:
-        # Nothing can stand before the first token: it counts as one of equally likely ones.
-        if ids:
-            logprobs.append(-math.log(decoder.config.vocab_size))
-            best.append([])
-        tokens = ids
-    else:
+    # A character of several tokens is the text of its last one; the texts joined are the whole.
+    text = StreamDecoder(tokenizer)
+    scores: list[TokenScore] = []
+    tokens = ids
+    if tokenizer.eot_id is not None:
         tokens = [tokenizer.eot_id, *ids]
+    elif ids:
+        # Nothing can stand before the first token: it counts as one of equally likely ones.
+        alone = -math.log(decoder.config.vocab_size)
+        scores.append(scored(tokenizer, ids[0], text.push(ids[0]), alone, ()))
     for start, first, stop in windows(len(tokens) - 1, decoder.config.block_size):
         for end, logits in read(decoder, slots, tokens[start:stop], first - 1 - start):
             following = tokens[start + end - len(logits) + 1 : start + end + 1]
             if not np.isfinite(logits).all():
                 raise no_numbers(name)
-            of_sum = log_of_sum(logits)
-            logprobs += (logits[np.arange(len(following)), following] - of_sum).tolist()
-            spelt = logits[:, : tokenizer.vocab_size]
-            best += [likeliest(row, top) if top else [] for row in spelt - of_sum[:, None]]
+            for token, row, of_sum in zip(following, logits, log_of_sum(logits), strict=True):
+                best = likeliest(row[: tokenizer.vocab_size] - of_sum, top) if top else ()
+                logprob = float(row[token] - of_sum)
+                scores.append(scored(tokenizer, token, text.push(token), logprob, best))
             yield
-    # A character of several tokens is the text of its last one; the texts joined are the whole.
-    decoder_of_text = StreamDecoder(tokenizer)
-    return [
-        scored(tokenizer, token, decoder_of_text.push(token), logprob, others)
-        for token, logprob, others in zip(ids, logprobs, best, strict=True)
-    ]
+    return scores
 
 
 def likeliest(logprobs: np.ndarray, n: int) -> list[tuple[int, float]]:
     """The n most probable tokens and their log-probabilities (V,), most probable first."""
-    best = np.argsort(-logprobs, kind="stable")[:n].tolist()
+    least = np.partition(logprobs, -n)[-n] if n < len(logprobs) else -np.inf
+    among = np.flatnonzero(logprobs >= least)  # a vocabulary takes long to sort
+    best = among[np.argsort(-logprobs[among], kind="stable")][:n].tolist()
     return [(token, float(logprobs[token])) for token in best]
 
 

@@ -3,7 +3,8 @@
 Whoever makes an engine starts and closes it.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from storygen import machines
 from storygen.accounts.keys import Keys
@@ -20,12 +22,13 @@ from storygen.catalogue import ModelInfo, open_to
 from storygen.engine.interface import Engine, TokenScore
 from storygen.errors import ModelNotFoundError
 from storygen.observed import Observed
-from storygen.serve.asked import asked
+from storygen.serve.answers import Answer
+from storygen.serve.asked import MOST_SCORED, asked
 from storygen.serve.bodies import Bodies, Fields
 from storygen.serve.callers import Caller, Callers
 from storygen.serve.completions import Completion, Event
 from storygen.serve.readiness import Readiness
-from storygen.serve.refusals import NOT_KEPT, Answer, Refused, refused
+from storygen.serve.refusals import Refused, refused
 from storygen.serve.streaming import CLOSED, EventStream, GoneAway, unless_gone
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -58,8 +61,8 @@ def routes(engine: Engine, keys: Keys | None) -> list[Route]:
         ("/v1/next_words", "POST", api.next_words),
         ("/tokenize", "POST", api.tokenize),
     ]
-    served = [Route(path, _asking(callers, ask), methods=[method]) for path, method, ask in found]
-    nothing = _asking(callers, _nothing_but(served))
+    served = [Route(path, _Asked(callers, ask), methods=[method]) for path, method, ask in found]
+    nothing = _Asked(callers, _nothing_but(served))
     return [*served, Route("/v1/{path:path}", nothing, methods=METHODS)]
 
 
@@ -73,7 +76,7 @@ class _Api:
         self._known(wanted.model, caller)
         completion = Completion(self._engine, wanted, caller.on_behalf_of(wanted.user))
         if not wanted.stream:
-            return _said(await unless_gone(request.receive, completion.whole()))
+            return await Answer.of(await unless_gone(request.receive, completion.whole()))
         pieces = completion.pieces()
         first = await unless_gone(request.receive, _first(pieces))
         return EventStream(first, pieces)
@@ -81,15 +84,15 @@ class _Api:
     async def models(self, request: Request, caller: Caller) -> Response:
         """All that can be asked for."""
         data = [_card(info) for info in self._open_to(caller)]
-        return _said({"object": "list", "data": data})
+        return await Answer.of({"object": "list", "data": data})
 
     async def model(self, request: Request, caller: Caller) -> Response:
         """One of them."""
-        return _said(_card(self._known(request.path_params["model"], caller)))
+        return await Answer.of(_card(self._known(request.path_params["model"], caller)))
 
     async def health(self, request: Request, caller: Caller) -> Response:
         """What the engine does."""
-        return _said(asdict(self._engine.health()))
+        return await Answer.of(asdict(self._engine.health()))
 
     async def tokenize(self, request: Request, caller: Caller) -> Response:
         """How many tokens a text has; which, is the model's own affair."""
@@ -99,7 +102,7 @@ class _Api:
         fields.finish()
         context = self._known(model, caller).block_size
         count = await self._engine.count_tokens(model, prompt)
-        return _said({"count": count, "max_model_len": context, "tokens": []})
+        return await Answer.of({"count": count, "max_model_len": context, "tokens": []})
 
     async def score(self, request: Request, caller: Caller) -> Response:
         """How probable each token of a text is."""
@@ -107,12 +110,15 @@ class _Api:
         model = fields.text("model", default=None)
         text = fields.text("text", LONGEST_TEXT, default=None)
         top = fields.whole("top", 0, MOST_TOP) or 0
+        if len(text) * (1 + top) > MOST_SCORED:
+            most = f"may have {MOST_SCORED // (1 + top):,} with top {top}: score it in parts"
+            fields.refuse("text", f"has {len(text):,} characters and {most}")
         user = caller.on_behalf_of(fields.text("user"))
         fields.finish()
         self._known(model, caller)
         work = self._engine.score(model, text, user=user, top=top)
         tokens = await unless_gone(request.receive, work)
-        return _said({"tokens": [_told(token) for token in tokens]})
+        return await Answer.of({"tokens": [_told(token) for token in tokens]})
 
     async def next_tokens(self, request: Request, caller: Caller) -> Response:
         """What may come next, by token."""
@@ -120,14 +126,16 @@ class _Api:
         self._known(model, caller)
         work = self._engine.next_tokens(model, prompt, n, user=user)
         tokens = await unless_gone(request.receive, work)
-        return _said({"tokens": [{"text": t.text, "logprob": t.logprob} for t in tokens]})
+        return await Answer.of({"tokens": [{"text": t.text, "logprob": t.logprob} for t in tokens]})
 
     async def next_words(self, request: Request, caller: Caller) -> Response:
         """What may come next, by word."""
         model, prompt, n, user = _question(await self._bodies.fields(request, caller.user), caller)
         self._known(model, caller)
         work = self._engine.next_words(model, prompt, n, user=user)
-        return _said({"words": [asdict(w) for w in await unless_gone(request.receive, work)]})
+        return await Answer.of(
+            {"words": [asdict(w) for w in await unless_gone(request.receive, work)]}
+        )
 
     def _open_to(self, caller: Caller) -> list[ModelInfo]:
         """Everybody's models and the caller's own; who speaks for many sees to that."""
@@ -142,18 +150,27 @@ class _Api:
         return models[name]
 
 
-def _asking(callers: Callers, ask: Ask) -> Callable[[Request], Awaitable[Response]]:
-    """A handler for who may ask; every error in OpenAI's form."""
+class _Asked:
+    """An ASGI application that answers who may ask; every error in OpenAI's form."""
 
-    async def handle(request: Request) -> Response:
+    def __init__(self, callers: Callers, ask: Ask) -> None:
+        self._callers, self._ask = callers, ask
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request counts as its caller's until the answer is sent."""
+        async with AsyncExitStack() as stack:
+            response = await self._answer(Request(scope, receive), stack)
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request, stack: AsyncExitStack) -> Response:
         try:
-            return await ask(request, await callers.caller(request))
+            caller = await self._callers.caller(request)
+            stack.enter_context(self._callers.one_more(caller))
+            return await self._ask(request, caller)
         except (GoneAway, ClientDisconnect):
             return Response(status_code=CLOSED)
         except Exception as error:
             return refused(error).response()
-
-    return handle
 
 
 def _nothing_but(served: Sequence[Route]) -> Ask:
@@ -205,7 +222,3 @@ def _card(info: ModelInfo) -> dict[str, Any]:
 def _told(token: TokenScore) -> dict[str, Any]:
     told: dict[str, Any] = {"text": token.text, "logprob": token.logprob}
     return told | ({"top": [_told(other) for other in token.top]} if token.top else {})
-
-
-def _said(content: Any) -> Response:
-    return Answer(content, headers=NOT_KEPT)

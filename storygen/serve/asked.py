@@ -13,7 +13,8 @@ MAX_TOKENS = 16  # as OpenAI has it
 MOST_PROMPTS, MOST_CHOICES, MOST_LOGPROBS = 64, 8, 5
 MOST_TOKENS = int(RANGES["max_new_tokens"][2])
 MOST_TOGETHER = 8 * MOST_TOKENS  # of all passages of a request, which an answer holds at one go
-MOST_ECHOED = 1_000_000  # characters of prompts that come back with their tokens: a score's most
+MOST_ECHOED = 1_000_000  # characters of prompts that come back
+MOST_SCORED = 100_000  # of them, and of a score's text, each as often as it has scores
 LONGEST_MARKS = 100_000
 LONGEST_USER = 200
 
@@ -64,7 +65,9 @@ def asked(fields: Fields) -> Asked:
     max_tokens = MAX_TOKENS if max_tokens is None else max_tokens
     logprobs = fields.whole("logprobs", 0, MOST_LOGPROBS)
     echo, stream = fields.flag("echo"), fields.flag("stream")
-    _check_together(fields, prompts, n, max_tokens, scored=echo and logprobs is not None)
+    _check_together(fields, prompts, n, max_tokens)
+    if echo:
+        _check_echo(fields, n * sum(map(len, prompts)), logprobs)
     options = fields.inner("stream_options")
     with_usage = options is not None and options.flag("include_usage")
     if options is not None:
@@ -128,19 +131,22 @@ def _prompts(fields: Fields) -> tuple[str, ...]:
     return tuple(prompt)
 
 
-def _check_together(
-    fields: Fields, prompts: tuple[str, ...], n: int, max_tokens: int, *, scored: bool
-) -> None:
+def _check_together(fields: Fields, prompts: tuple[str, ...], n: int, max_tokens: int) -> None:
     """Refuse what is too much for one answer, though each field may be what it is."""
     passages = len(prompts) * n
     if passages * max_tokens > MOST_TOGETHER:
         most = f"may be {MOST_TOGETHER // passages} for each of {passages} passages"
         together = f"one request writes {MOST_TOGETHER:,} tokens at most"
         fields.refuse("max_tokens", f"{most}: {together}")
-    echoed = n * sum(map(len, prompts))
-    if scored and echoed > MOST_ECHOED:
-        told = f"has {echoed:,} characters to echo with logprobs, each n times"
-        fields.refuse("prompt", f"{told}, and may have {MOST_ECHOED:,}")
+
+
+def _check_echo(fields: Fields, n_echoed: int, logprobs: int | None) -> None:
+    most, told = MOST_ECHOED, ""
+    if logprobs is not None:
+        most, told = MOST_SCORED // (1 + logprobs), f" with logprobs {logprobs}"
+    if n_echoed > most:
+        told = f"has {n_echoed:,} characters to echo{told}, each n times"
+        fields.refuse("prompt", f"{told}, and may have {most:,}")
 
 
 def _stops(fields: Fields) -> list[Any]:

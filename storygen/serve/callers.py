@@ -1,5 +1,8 @@
 """Callers: who asks, by a key; or, where there are no keys, a program on this machine."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -8,8 +11,9 @@ from storygen.accounts.command import LOCAL_WRITER
 from storygen.accounts.keys import NOBODY, Keys
 from storygen.accounts.limiter import Limiter
 from storygen.hosts import is_loopback, name_of
-from storygen.serve.refusals import Refused
+from storygen.serve.refusals import BUSY_SECONDS, Refused
 
+MOST_OPEN = 32  # requests of a user
 LONGEST_NAME = 200  # of whom a caller speaks for
 
 
@@ -33,6 +37,7 @@ class Callers:
     def __init__(self, keys: Keys | None) -> None:
         self._keys = keys
         self._wrong = Limiter()
+        self._open = Counter[str]()  # requests of each user that are not answered to the end
 
     async def caller(self, request: Request) -> Caller:
         """Who asks; raises Refused."""
@@ -54,6 +59,20 @@ class Callers:
             "python -m storygen keys add USER",
             code="invalid_api_key",
         )
+
+    @contextmanager
+    def one_more(self, caller: Caller) -> Iterator[None]:
+        """A request of theirs, for as long as the block takes; raises Refused where so many are
+        open that their answers alone would be much to keep."""
+        if not caller.speaks_for_many and self._open[caller.user] >= MOST_OPEN:
+            told = f"{MOST_OPEN} of your requests are open: wait until one is answered and read."
+            raise Refused(429, told, code="busy", wait=BUSY_SECONDS)
+        self._open[caller.user] += 1
+        try:
+            yield
+        finally:
+            self._open[caller.user] -= 1
+            self._open = +self._open
 
 
 def _require_local(request: Request) -> None:

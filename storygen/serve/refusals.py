@@ -1,6 +1,5 @@
 """What is answered where something is not: OpenAI's form of an error, with a sentence in it."""
 
-import json
 import logging
 from typing import Any
 
@@ -56,15 +55,7 @@ class Refused(Exception):
         more = {"retry-after": str(self.wait)} if self.wait else {}
         if self.status == 401:
             more["www-authenticate"] = "Bearer"
-        return Answer(self.body, self.status, NOT_KEPT | more)
-
-
-class Answer(JSONResponse):
-    """JSON in ASCII, which also spells what is no character: a text may be half of one."""
-
-    def render(self, content: Any) -> bytes:
-        """content as it is sent."""
-        return json.dumps(content, separators=(",", ":")).encode("ascii")
+        return JSONResponse(self.body, self.status, NOT_KEPT | more)
 
 
 def refused(error: Exception) -> Refused:

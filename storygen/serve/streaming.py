@@ -3,8 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -57,33 +57,39 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it, or as much as is wanted."""
-        async with aclosing(self._rest):
-            try:
-                await unless_gone(receive, self._send(send))
-            except (GoneAway, OSError):
-                logger.debug("A client went away.")
+        async with aclosing(self._rest), sending():
+            await unless_gone(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         async def put(text: str, more: bool = True) -> None:
             body = text.encode("ascii")
-            await _taken(send, {"type": "http.response.body", "body": body, "more_body": more})
+            await taken(send, {"type": "http.response.body", "body": body, "more_body": more})
 
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await _taken(send, start)
+        await taken(send, start)
         try:
             if self._first is not None:
-                await put(_spelt(self._first))
+                await put(_as_event(self._first))
             async for event in self._rest:
-                await put(_spelt(event))
+                await put(_as_event(event))
         except (GoneAway, OSError):
             raise
         except Exception as error:
-            await put(_spelt(refused(error).body), more=False)
+            await put(_as_event(refused(error).body), more=False)
         else:
             await put("data: [DONE]\n\n", more=False)
 
 
-async def _taken(send: Send, message: Message) -> None:
+@asynccontextmanager
+async def sending() -> AsyncIterator[None]:
+    """Ends where the client goes away."""
+    try:
+        yield
+    except (GoneAway, OSError):
+        logger.debug("A client went away.")
+
+
+async def taken(send: Send, message: Message) -> None:
     """Send it; GoneAway where nobody takes it in time."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
@@ -93,7 +99,12 @@ async def _taken(send: Send, message: Message) -> None:
         raise GoneAway from None
 
 
-def _spelt(event: Event) -> str:
+def _as_event(event: Event) -> str:
     if isinstance(event, str):
         return f": {event}\n\n"
-    return f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
+    return f"data: {spelt(event)}\n\n"
+
+
+def spelt(content: Any) -> str:
+    """JSON in ASCII, which also spells what is no character: a text may be half of one."""
+    return json.dumps(content, separators=(",", ":"))

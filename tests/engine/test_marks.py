@@ -1,14 +1,18 @@
 """A passage goes on after a mark as if it had never been interrupted."""
 
+import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from storygen.engine import marks
 from storygen.engine.interface import Details, Segment
+from storygen.engine.jobs import likeliest
 from storygen.engine.marks import Mark
 from storygen.engine.sequence import Sequence
 from storygen.errors import ParamsError, PromptError
@@ -225,6 +229,15 @@ async def test_scores_and_their_likeliest_equal_the_oracles(engine, tiny_model, 
     [token] = drawn[-1].tokens
     assert [t.logprob for t in token.top] == pytest.approx(after.topk(2).values.tolist(), abs=1e-4)
     assert token.logprob == token.top[0].logprob
+
+
+@given(
+    arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-1.0, -2.0, -2.5, -math.inf])),
+    st.integers(1, 45),
+)
+def test_the_likeliest_are_the_first_of_all_sorted(logprobs, n):
+    everything = sorted(enumerate(logprobs.tolist()), key=lambda pair: -pair[1])  # stable
+    assert likeliest(logprobs, n) == everything[:n]
 
 
 async def test_without_log_probabilities_there_are_no_tokens(engine):

@@ -1,18 +1,22 @@
 """Who may ask, for whom, and what each sees."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from storygen.accounts.keys import Keys
 from storygen.accounts.limiter import TRIES
 from storygen.accounts.users import Users
 from storygen.engine.fake import FakeEngine
+from storygen.serve import callers
 from storygen.serve.app import application
 from storygen.story.database import Database
+from tests.serve.api import until
 
 BODY = {"model": "mystery", "prompt": "a"}
 
@@ -122,3 +126,39 @@ async def test_a_users_own_model_is_nobody_elses(
         seen[name] = (len(listed), {answer.status_code for answer in answers})
     theirs, others = (2, {200}), (1, {404})
     assert seen == {"Ada": theirs, "Ben": others, "Root": others, "a chat": theirs}
+
+
+async def test_whoever_reads_no_answer_may_ask_for_so_many(
+    engine: FakeEngine, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """Each is kept until it is read."""
+    monkeypatch.setattr(callers, "MOST_OPEN", 2)
+    for name in ("Ada", "Ben"):
+        await Users(database).add(name, None)
+    keys = Keys(database, own="the installation's own")
+    ada, ben = showing(await keys.add("Ada")), showing(await keys.add("Ben"))
+    app, n_begun = application(engine, keys=keys), 0
+
+    async def unread(scope: Scope, receive: Receive, send: Send) -> None:
+        async def never(message: Message) -> None:
+            nonlocal n_begun
+            n_begun += 1
+            await asyncio.Event().wait()
+
+        await app(scope, receive, never)
+
+    async def status(through: ASGIApp, headers: dict[str, str]) -> int:
+        transport = httpx.ASGITransport(app=through)
+        async with httpx.AsyncClient(transport=transport, base_url="http://models.example") as http:
+            return (await http.get("/v1/models", headers=headers)).status_code
+
+    waiting = [asyncio.create_task(status(unread, ada)) for _ in range(2)]
+    waiting += [
+        asyncio.create_task(status(unread, showing("the installation's own"))) for _ in range(3)
+    ]
+    await until(lambda: n_begun == 5)
+    assert (await status(app, ada), await status(app, ben)) == (429, 200)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await status(app, ada) == 200

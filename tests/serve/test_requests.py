@@ -83,7 +83,8 @@ def body_of(prompt: str | list[str], **more: object) -> bytes:
         (b'{"model": "mystery", "prompt": "a", "n": 2, "storygen": {"after": "A."}}', 400, "one"),
         (body_of(["a"] * 64, n=8, max_tokens=65), 400, "may be 64 for each of 512 passages"),
         (body_of(["a"] * 9, max_tokens=4096), 400, "one request writes 32,768 tokens at most"),
-        (body_of("a" * 500_001, n=2, echo=True, logprobs=0), 400, "has 1,000,002 characters"),
+        (body_of("a" * 125_001, n=8, echo=True), 400, "has 1,000,008 characters to echo, each"),
+        (body_of("a" * 25_001, n=2, echo=True, logprobs=1), 400, "may have 50,000"),
         (b'{"model": "\\ud800", "prompt": "a"}', 404, "There is no model"),
         (b'{"model": "mystery", "prompt": ""}', 400, "The prompt is empty"),
     ],
@@ -259,9 +260,9 @@ def test_as_much_as_is_written_at_one_go():
     for prompt, n, max_tokens in (["a"] * 64, 8, 64), ("a", 8, 4096), (["a"] * 64, 8, 0):
         body = {"model": "m", "prompt": prompt, "n": n, "max_tokens": max_tokens}
         assert asked(Fields(body)).max_tokens == max_tokens
-    echo = {"model": "m", "prompt": "a" * 500_000, "n": 2, "echo": True}
-    assert asked(Fields(echo | {"logprobs": 5})).n == 2
-    assert asked(Fields(echo | {"n": 8})).n == 8  # a text, for which no token is told
+    echo = {"model": "m", "prompt": "a" * 25_000, "echo": True}
+    assert asked(Fields(echo | {"logprobs": 1, "n": 2})).n == 2
+    assert asked(Fields(echo | {"prompt": "a" * 125_000, "n": 8})).n == 8  # no token is told
 
 
 def test_nothing_is_done_that_was_not_asked():

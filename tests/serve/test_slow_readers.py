@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 
 from storygen.engine.fake import FakeEngine
-from storygen.serve import streaming
+from storygen.serve import answers, streaming
 from storygen.serve.app import application
 from storygen.serve.asked import asked
 from storygen.serve.bodies import Fields
@@ -108,10 +108,12 @@ async def test_what_is_told_in_pieces_is_not_kept():
     assert (choice._text, choice._tokens) == ("", [])
 
 
+@pytest.mark.parametrize("body", [BODY, BODY.replace(b"true", b"false")])
 @pytest.mark.parametrize("n_sent", range(4))
-async def test_an_answer_that_nobody_takes_is_ended(monkeypatch, n_sent):
-    """The start of it, and any piece."""
+async def test_an_answer_that_nobody_takes_is_ended(monkeypatch, body, n_sent):
+    """The start of it, and any piece; one that is known as a whole, too."""
     monkeypatch.setattr(streaming, "SEND_SECONDS", 0.0)
+    monkeypatch.setattr(answers, "PIECE", 100)
     engine = FakeEngine()
     await engine.start()
     sent: list[Message] = []
@@ -121,7 +123,7 @@ async def test_an_answer_that_nobody_takes_is_ended(monkeypatch, n_sent):
             await asyncio.Event().wait()
         sent.append(message)
 
-    request = said(BODY)
+    request = said(body)
     scope = {"method": "POST", "path": "/v1/completions", "query_string": b"", **request.scope}
     scope["headers"] = [*scope["headers"], (b"host", b"127.0.0.1:8001")]
     async with asyncio.timeout(PATIENCE):
