@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.rows import as_story
-from storygen.story.schema import head_moves, passages, stories
+from storygen.story.schema import head_moves, marks, passages, stories
 from storygen.story.tree import Mark, Story, no_passage
 
 HEAD: Final = "head"  # as a parent: wherever the story's head is
 UNFINISHED: Final = -1  # head_number of a story that is not stored whole, or no more
-PAGE: Final = 250  # passages that are read at a time
+PAGE: Final = 250  # rows that are read at a time
 AT_ONCE: Final = 20  # rows that are parsed before others have their turn
 
 
@@ -144,23 +144,34 @@ def marked(held: Mapping[str, Any], said: Mapping[str, Mark]) -> list[dict[str, 
     return [key | {"passage_id": passage_id, **asdict(mark)} for passage_id, mark in said.items()]
 
 
-async def passages_of(
+def passages_of(
     connection: AsyncConnection, owner: str, story_id: str, *, after: int
 ) -> AsyncIterator[Mapping[Any, Any]]:
-    """The passages of a story beyond a number, in their order, a page at a time: of a long story,
-    all of them in one piece would hold up everyone's words for seconds."""
-    query = (
-        sa.select(passages)
-        .where(passages.c.story_id == story_id, passages.c.owner == owner)
-        .order_by(passages.c.number)
-        .limit(PAGE)
-    )
+    """The passages of a story beyond a number, in their order."""
+    of_story = passages.c.story_id == story_id, passages.c.owner == owner
+    return _in_pages(connection, sa.select(passages).where(*of_story), passages.c.number, after)
+
+
+def marks_of(
+    connection: AsyncConnection, owner: str, story_id: str
+) -> AsyncIterator[Mapping[Any, Any]]:
+    """What is said of the passages of a story."""
+    of_story = marks.c.story_id == story_id, marks.c.owner == owner
+    return _in_pages(connection, sa.select(marks).where(*of_story), marks.c.passage_id, "")
+
+
+async def _in_pages(
+    connection: AsyncConnection, query: sa.Select[Any], key: sa.Column[Any], after: object
+) -> AsyncIterator[Mapping[Any, Any]]:
+    """The rows beyond a key, a page at a time: of a long story, all of them in one piece would hold
+    up everyone's words for seconds."""
+    query = query.order_by(key).limit(PAGE)
     while True:
-        found = await connection.execute(query.where(passages.c.number > after))
+        found = await connection.execute(query.where(key > after))
         count = 0
         async for row in gently(found.mappings()):
             yield row
-            count, after = count + 1, row["number"]
+            count, after = count + 1, row[key.name]
         if count < PAGE:
             return
 

@@ -44,6 +44,7 @@ from storygen.story.statements import (
     insert,
     last_move,
     marked,
+    marks_of,
     parent_of,
     passages_of,
     record_move,
@@ -197,9 +198,6 @@ class StoryStore(StoryList):
         known, characters = self._read.pop((owner, story_id), ([], 0))
         read = list(known)
         by_id = {passage.id: passage for passage in read}
-        said = sa.select(marks_table).where(
-            marks_table.c.story_id == story_id, marks_table.c.owner == owner
-        )
         growing: list[Mapping[Any, Any]] = []
         async with self._database.read() as connection:
             story = await story_of(connection, owner, story_id)
@@ -208,7 +206,10 @@ class StoryStore(StoryList):
                 by_id[row["id"]] = read[-1]
                 if row["state"] == "streaming":
                     growing.append(row)
-            notes = (await connection.execute(said)).mappings().all()
+            said = {
+                row["passage_id"]: as_mark(row)
+                async for row in marks_of(connection, owner, story_id)
+            }
             left = await self._growing.abandoned(connection, growing)
         if left:
             self._read[owner, story_id] = known, characters
@@ -217,7 +218,7 @@ class StoryStore(StoryList):
         complete = growing[0]["number"] - 1 if growing else len(read)
         characters += sum(PASSAGE + len(p.text) for p in read[len(known) : complete])
         self._remember((owner, story_id), read[:complete], characters)
-        return StoryTree(read, story.head_id, {row["passage_id"]: as_mark(row) for row in notes})
+        return StoryTree(read, story.head_id, said)
 
     def _remember(self, key: tuple[str, str], complete: list[Passage], characters: int) -> None:
         self._read[key] = complete, characters
