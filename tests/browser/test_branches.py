@@ -1,10 +1,12 @@
 """Where a story could have gone: its branches, and versions side by side."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.workspace import SHORT, Workspace
 
 
+@pytest.mark.own_words
 def test_branches_are_shown_compared_and_recovered(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()

@@ -3,7 +3,6 @@
 import re
 import time
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Desk
@@ -32,7 +31,6 @@ STOP_SOON = """() => {
 }"""
 
 
-@pytest.mark.any_engine
 def test_writing_a_story(real_desk: Desk) -> None:
     desk, page = real_desk, real_desk.page
     desk.open()
@@ -75,7 +73,6 @@ def test_writing_a_story(real_desk: Desk) -> None:
     assert desk.texts() == third
 
 
-@pytest.mark.any_engine
 def test_a_passage_streams_until_stop_stops_it(slow_desk: Desk) -> None:
     desk, page = slow_desk, slow_desk.page
     desk.open()
@@ -118,7 +115,6 @@ def test_sidebar_changes_the_model(real_desk: Desk) -> None:
     expect(page.locator("#model")).to_have_text(name)
 
 
-@pytest.mark.any_engine
 def test_writers_own_words_are_edited(real_desk: Desk) -> None:
     desk, page = real_desk, real_desk.page
     desk.open()

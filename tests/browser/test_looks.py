@@ -53,6 +53,7 @@ def test_phone_has_room_for_everything(phone: Page, server: Server, tmp_path: Pa
     expect(phone.locator("#confirm-sidebar")).to_have_count(0)
 
 
+@pytest.mark.own_words
 def test_settings_hold_however_the_panel_is_left(desk: Desk) -> None:
     page = desk.page
     desk.open()
@@ -116,6 +117,7 @@ def test_page_names_itself_and_explains_itself(desk: Desk) -> None:
     expect(page.get_by_text("one passage at a time")).to_be_visible()
 
 
+@pytest.mark.own_words
 def test_opening_line_begins_a_story_with_its_model(desk: Desk) -> None:
     page = desk.page
     desk.open()

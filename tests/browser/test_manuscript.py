@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Desk
@@ -11,6 +12,7 @@ from tests.browser.test_prose import LINES, random_prose
 from tests.browser.workspace import OPENING, SHORT, Workspace
 
 
+@pytest.mark.own_words
 def test_manuscript_is_shown_and_copied_to_the_last_space(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_manuscript_is_the_same_however_it_came_about(desk: Desk) -> None:
     assert different == []
 
 
+@pytest.mark.own_words
 def test_manuscript_grows_with_each_word(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()
@@ -91,6 +94,7 @@ def test_manuscript_grows_with_each_word(workspace: Workspace) -> None:
     assert scroller.evaluate("e => e.scrollTop") == 0  # but not where one reads elsewhere
 
 
+@pytest.mark.own_words
 def test_growing_passage_outlives_an_answer_that_left_before_it(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()
@@ -111,6 +115,7 @@ def test_growing_passage_outlives_an_answer_that_left_before_it(workspace: Works
     held[1].continue_()
 
 
+@pytest.mark.own_words
 def test_passage_is_edited_where_it_stands(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()
@@ -167,6 +172,7 @@ def test_marks_stay_with_a_passage(workspace: Workspace) -> None:
     )
 
 
+@pytest.mark.own_words
 def test_words_are_found_and_replaced_throughout(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Desk
@@ -100,6 +101,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.own_words
 def test_models_prose_is_shown_and_copied_exactly(desk: Desk, tmp_path: Path) -> None:
     page = desk.page
     passages = page.locator(".ai-message [role=article]")

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.workspace import Workspace
 
 
+@pytest.mark.own_words
 def test_stories_are_found_named_copied_and_deleted(workspace: Workspace, tmp_path: Path) -> None:
     page = workspace.page
     name = f"Zephyrine {tmp_path.name}"

@@ -4,7 +4,7 @@ TEST_ENGINE has the pages of all these tests, and of those in a browser, write e
 
     server   each with the same engine behind `python -m storygen serve`
     ray      the same; where the real models write, they do under Ray Serve
-    http://  at this address, whatever a test would have written with: for those marked `any_engine`
+    http://  at this address, whatever models there are; tests marked `own_words` are skipped
 """
 
 import asyncio
@@ -148,16 +148,13 @@ ENGINES: list[subprocess.Popen[bytes]] = []  # that pages were started with
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where the models are strangers, what asks for the scripted engine's words cannot pass."""
-    scripted = pytest.mark.skip(reason="It asks for the words of the tests' own engine.")
+    """Where the models are strangers, what asks for the tests' own engine's words cannot pass."""
+    strange = pytest.mark.skip(
+        reason="It asks for the words, or the pace, of the tests' own engine."
+    )
     for item in items:
-        is_of_page = item.path.parent.name in {"protocol", "browser"}
-        if (
-            ELSEWHERE.startswith("http")
-            and is_of_page
-            and not item.get_closest_marker("any_engine")
-        ):
-            item.add_marker(scripted)
+        if ELSEWHERE.startswith("http") and item.get_closest_marker("own_words"):
+            item.add_marker(strange)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from tests.protocol.conftest import Client, Connect, Server
 from tests.protocol.deaf import Deaf
 
@@ -11,6 +13,7 @@ BEHIND = "A window did not read what it was sent and was closed."
 ASKED = 3000  # times for the form of the settings, which takes some kilobytes
 
 
+@pytest.mark.own_words
 async def test_a_window_that_reads_nothing_is_closed_before_it_costs_memory(
     connect: Connect, server: Server, cookie: str
 ) -> None:

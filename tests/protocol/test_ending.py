@@ -58,6 +58,7 @@ async def writing(client: Client) -> None:
     await client.until(lambda: client.passage.count("mystery-") > 1)  # and no notice
 
 
+@pytest.mark.own_words
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_eight_streams_are_stored_and_told_when_the_page_ends(
     tmp_path: Path, number: int
@@ -83,6 +84,7 @@ async def test_eight_streams_are_stored_and_told_when_the_page_ends(
     assert again.stop() == 0
 
 
+@pytest.mark.own_words
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     page = serve(tmp_path, command=[sys.executable, "-c", SLOW_STORE, "{port}"])
     async with connecting(page, page.cookie) as connect:
@@ -94,6 +96,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         assert await asyncio.to_thread(page.process.wait, SOON) == 128 + signal.SIGTERM
 
 
+@pytest.mark.own_words
 async def test_what_could_not_be_stored_is_no_success(tmp_path: Path) -> None:
     page = serve(tmp_path, command=[sys.executable, "-c", SLOW_STORE, "{port}"])
     async with connecting(page, page.cookie) as connect:
@@ -105,6 +108,7 @@ async def test_what_could_not_be_stored_is_no_success(tmp_path: Path) -> None:
     assert "Not every passage could be stored in time" in page.log.read_text()
 
 
+@pytest.mark.own_words
 async def test_what_is_refused_to_the_end_is_said_and_no_success(tmp_path: Path) -> None:
     """It was left out without a word, and the page ended with 0."""
     page = serve(tmp_path, command=[sys.executable, "-c", FULL_DISK, "{port}"])
@@ -201,6 +205,7 @@ async def test_machines_are_answered_without_a_cookie_and_learn_no_prose(
 CANARY = "the-heir-is-the-gardener"
 
 
+@pytest.mark.own_words
 async def test_no_log_line_quotes_a_writer_even_where_all_is_logged(tmp_path: Path) -> None:
     page = serve(
         tmp_path,

@@ -27,7 +27,6 @@ from tests.protocol.conftest import (
     serve,
 )
 
-pytestmark = pytest.mark.any_engine  # nothing here is written
 CHAINLIT = [sys.executable, "-m", "chainlit", "run"]
 
 ID = "6fd6ba3c-5bb5-4cbf-9d1b-6fd8bb6b22f5"

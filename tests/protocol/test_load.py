@@ -59,6 +59,7 @@ async def shows(client: Client, text: str) -> None:
     await client.until(lambda: any(text in output for output in client.outputs))
 
 
+@pytest.mark.own_words
 async def test_a_full_page_shows_the_place_in_line_and_refuses_before_it_reads(
     open_window: Connect, narrow: Server
 ) -> None:
@@ -80,6 +81,7 @@ async def test_a_full_page_shows_the_place_in_line_and_refuses_before_it_reads(
     assert "nonce-00000003" not in read
 
 
+@pytest.mark.own_words
 async def test_stop_and_a_closed_window_leave_the_line(open_window: Connect) -> None:
     first, second = await open_window(), await open_window()
     await writing(first, "nonce-0000000a")

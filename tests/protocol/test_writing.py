@@ -45,6 +45,7 @@ async def stop(client: Client) -> None:
     assert len(client.passage.split()) < MUCH
 
 
+@pytest.mark.own_words
 async def test_passage_streams_and_is_complete(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=300)
@@ -100,6 +101,7 @@ async def test_settings_moved_while_writing_leave_stop_in_place(connect: Connect
     await stop(client)
 
 
+@pytest.mark.own_words
 async def test_eight_write_at_once_and_the_page_answers(connect: Connect, server: Server) -> None:
     clients = [await connect() for _ in range(8)]
     for n, client in enumerate(clients):
@@ -118,7 +120,6 @@ async def test_eight_write_at_once_and_the_page_answers(connect: Connect, server
         assert client.passage.count(f"nonce-{n}x") == 300
 
 
-@pytest.mark.any_engine
 async def test_message_of_a_million_characters_gets_a_sentence(connect: Connect) -> None:
     client = await connect()
     await client.send("x" * 1_000_001)
@@ -128,7 +129,6 @@ async def test_message_of_a_million_characters_gets_a_sentence(connect: Connect)
     assert client.socket.connected
 
 
-@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "text",
     ["\ud800 lone", "<|endoftext|>", "\x00 nul", "e\u0301" * 1000, "\u202eright", " " * 5000 + "x"],
@@ -141,13 +141,13 @@ async def test_any_text_can_be_written(connect: Connect, text: str) -> None:
     assert client.passage
 
 
-@pytest.mark.any_engine
 async def test_blank_message_gets_a_sentence(connect: Connect) -> None:
     client = await connect()
     await client.send("   ")
     await client.until(lambda: any("nothing in this message" in o for o in client.outputs))
 
 
+@pytest.mark.own_words
 async def test_unexpected_error_is_a_number_on_the_page(connect: Connect, server: Server) -> None:
     client = await connect()
     await client.send("explode")
@@ -162,6 +162,7 @@ async def test_unexpected_error_is_a_number_on_the_page(connect: Connect, server
     assert any(number[1] in line for line in errors_in(server.said()))  # as other tests look for it
 
 
+@pytest.mark.own_words
 async def test_settings_from_outside_are_checked(connect: Connect) -> None:
     client = await connect()
     for junk in (
@@ -185,6 +186,7 @@ async def test_settings_from_outside_are_checked(connect: Connect) -> None:
     assert client.passage.count("nonce") == 5
 
 
+@pytest.mark.own_words
 async def test_settings_and_story_come_back(connect: Connect) -> None:
     client = await connect()
     await client.set(model="fantasy", temperature=1.2, max_new_tokens=5, seed="77")
@@ -201,7 +203,6 @@ async def test_settings_and_story_come_back(connect: Connect) -> None:
     assert initial["seed"] == "77"
 
 
-@pytest.mark.any_engine
 async def test_undo_and_redo_over_the_page(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -217,7 +218,6 @@ async def test_undo_and_redo_over_the_page(connect: Connect) -> None:
     assert set(client.actions) == {"continue", "versions", "retry", "undo", "redo", "copy"}
 
 
-@pytest.mark.any_engine
 async def test_redo_is_there_after_a_reload_and_in_every_window(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -239,7 +239,6 @@ async def test_redo_is_there_after_a_reload_and_in_every_window(connect: Connect
     assert later.outputs == whole
 
 
-@pytest.mark.any_engine
 async def test_action_with_a_forged_payload_changes_nothing(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=4)
@@ -268,7 +267,6 @@ async def test_closed_window_ends_its_passage_and_keeps_it(connect: Connect) -> 
     await stop(again)
 
 
-@pytest.mark.any_engine
 async def test_claims_of_a_message_are_not_believed(connect: Connect) -> None:
     client = await connect()
     await client.set(max_new_tokens=3)
@@ -280,7 +278,6 @@ async def test_claims_of_a_message_are_not_believed(connect: Connect) -> None:
     assert first["metadata"] == {}
 
 
-@pytest.mark.any_engine
 async def test_taken_message_id_does_not_touch_the_passage_that_has_it(connect: Connect) -> None:
     client, other = await connect(), await connect()
     for window in (client, other):
@@ -310,6 +307,7 @@ async def test_reconnecting_window_gets_what_it_missed(connect: Connect, server:
     await back.socket.disconnect()
 
 
+@pytest.mark.own_words
 async def test_second_program_is_refused_and_the_first_ones_passage_goes_on(
     connect: Connect, server: Server
 ) -> None:
@@ -336,6 +334,7 @@ async def test_second_program_is_refused_and_the_first_ones_passage_goes_on(
     assert again.outputs == client.outputs
 
 
+@pytest.mark.own_words
 async def test_without_models_the_page_says_so(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     empty = serve(tmp_path, REAL, STORYGEN_WEIGHTS_DIR=str(tmp_path / "weights"))
@@ -354,6 +353,7 @@ async def test_without_models_the_page_says_so(tmp_path: Path) -> None:
     assert errors_in(empty.log.read_text()) == []
 
 
+@pytest.mark.own_words
 async def test_stories_outlive_a_stopped_and_a_killed_server(tmp_path: Path) -> None:
     first = serve(tmp_path)
     cookie = first.cookie
