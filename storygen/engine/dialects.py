@@ -220,7 +220,7 @@ class Reader:
 def token_count(kind: Kind, model: str, text: str) -> list[tuple[str, dict[str, Any]]]:
     """The routes that may count the tokens of a text, the likeliest first."""
     of_vllm = ("/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
-    of_llama = ("/tokenize", {"content": text, "add_special": False})
+    of_llama = ("/tokenize", {"model": model, "content": text, "add_special": False})
     of_its_python = ("/extras/tokenize/count", {"model": model, "input": text})
     match kind:
         case "storygen":

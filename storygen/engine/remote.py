@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from storygen.catalogue import ModelInfo
+from storygen.engine.beginnings import TextSearch
 from storygen.engine.dialects import (
     MOST_LIKELY,
     NAMES,
@@ -64,6 +65,8 @@ from storygen.params import MAX_SEED, SamplingParams
 log = logging.getLogger(__name__)
 
 MOST_COUNTS = 4096  # texts whose tokens are remembered
+MOST_BEGINNINGS, TOGETHER = 32, 4  # of words that another server is asked to go on with
+LIKELY = 100  # tokens after each
 
 
 class RemoteEngine:
@@ -205,11 +208,19 @@ class RemoteEngine:
     async def next_words(
         self, model: str, prompt: Prompt, n: int, *, user: str = ""
     ) -> list[WordScore]:
-        """The n most probable next words, where the server is ours."""
-        if self._kind != "storygen":
-            raise self._cannot("tell which whole words may come next")
-        asked = {"model": model, "prompt": prompt, "n": n}
-        return words_in(await self._answer(model, user, "/v1/next_words", asked))
+        """The n most probable next words; from another server than ours about those, found by the
+        tokens that it tells."""
+        if self._kind == "storygen":
+            asked = {"model": model, "prompt": prompt, "n": n}
+            return words_in(await self._answer(model, user, "/v1/next_words", asked))
+        text, search = await made(prompt), TextSearch(n, MOST_BEGINNINGS)
+        while paths := search.next(TOGETHER):
+            asking = (
+                self.next_tokens(model, text + path.start, LIKELY, user=user) for path in paths
+            )
+            for path, tokens in zip(paths, await asyncio.gather(*asking), strict=True):
+                search.expand(path, tokens)
+        return search.best()
 
     def _cannot(self, what: str) -> EngineError:
         return EngineError(

@@ -13,10 +13,10 @@ from storygen import checkpoints
 from storygen.catalogue import Catalogue
 from storygen.decode.native import NativeDecoder
 from storygen.engine import local, opener
+from storygen.engine.beginnings import first_word
 from storygen.engine.interface import Segment
 from storygen.engine.limits import Limits
 from storygen.engine.local import LocalEngine
-from storygen.engine.words import first_word
 from storygen.errors import (
     BusyError,
     CheckpointError,

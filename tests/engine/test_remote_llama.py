@@ -12,8 +12,8 @@ import pytest
 from storygen.catalogue import Catalogue
 from storygen.checkpoints import load_tokenizer
 from storygen.checkpoints.export import export_gguf
+from storygen.engine.local import LocalEngine
 from storygen.engine.remote import RemoteEngine
-from storygen.errors import EngineError
 from storygen.params import SamplingParams
 from tests.engine.stub import engine_at
 from tests.engine.test_remote_own import cutting
@@ -78,8 +78,6 @@ async def test_it_is_asked_counted_and_stopped_as_ours_is(url: str) -> None:
         likely = await engine.next_tokens("mystery", PROMPT, 5)
         assert len(likely) == 5
         assert likely[0].logprob >= likely[-1].logprob
-        with pytest.raises(EngineError, match=r"Llama\.cpp's server cannot"):
-            await engine.next_words("mystery", PROMPT, 5)
         text = await written(engine, max_new_tokens=40)
         assert len(text) > 60
         assert await written(engine, max_new_tokens=40) == text
@@ -89,6 +87,20 @@ async def test_it_is_asked_counted_and_stopped_as_ours_is(url: str) -> None:
         async with aclosing(engine.stream("mystery", PROMPT, endless)) as segments:
             await anext(segments)
         await until(lambda: not any(slot["is_processing"] for slot in _slots(url)))
+
+
+async def test_its_next_words_are_those_of_our_engine(url: str) -> None:
+    ours = LocalEngine(SHIPPED, device="cpu")
+    await ours.start()
+    async with engine_at(url) as engine:
+        found = {
+            word.text: word.probability for word in await engine.next_words("mystery", PROMPT, 8)
+        }
+    expected = await ours.next_words("mystery", PROMPT, 5)
+    await ours.close()
+    assert {w.text: found.get(w.text) for w in expected} == pytest.approx(
+        {w.text: w.probability for w in expected}, abs=0.02
+    )
 
 
 def _slots(url: str) -> list[dict[str, bool]]:

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from storygen.decode.native import NativeDecoder
+from storygen.engine import beginnings
+from storygen.engine.beginnings import TextSearch, first_word
+from storygen.engine.interface import TokenScore
 from storygen.engine.slots import Slots
-from storygen.engine.words import first_word, next_words_job
+from storygen.engine.words import next_words_job
 from storygen.tokenizers import CharTokenizer
 from tests.conftest import random_model
 
@@ -72,6 +75,24 @@ def test_the_best_words_are_the_best_of_all(library, seed):
     words = asked(library, model, tokenizer, "a cab.", 5)
     assert [word.text for word in words] == best
     assert [word.probability for word in words] == pytest.approx([exact[w] for w in best], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("characters", "eot"), [("ab ,'", None), ("ab ._#", "#"), ("a\n \"'’", None)]
+)
+def test_from_texts_come_the_words_that_come_from_tokens(monkeypatch, characters, eot):
+    monkeypatch.setattr(beginnings, "LONGEST_WORD", DEPTH - 1)
+    tokenizer = letters(characters, eot)
+    model = random_model(tokenizer.vocab_size, seed=1)
+    texts = [tokenizer.decode([i]) if i != tokenizer.eot_id else "" for i in range(len(characters))]
+    search = TextSearch(10_000, 10_000)
+    while paths := search.next(3):
+        for path in paths:
+            logits = model(torch.tensor([tokenizer.encode("aa" + path.start)]))[0, -1]
+            told = zip(texts, logits.double().log_softmax(-1).tolist(), strict=True)
+            search.expand(path, [TokenScore(text, logprob) for text, logprob in told])
+    exact = every_word(model, tokenizer, "aa")
+    assert {word.text: word.probability for word in search.best()} == pytest.approx(exact, abs=1e-5)
 
 
 @pytest.mark.parametrize(
