@@ -46,6 +46,7 @@ def test_steering_is_kept_and_seen_in_the_context(workspace: Workspace) -> None:
     expect(steer.locator(".ws-seen .ws-of-lore")).to_have_count(0)
 
 
+@pytest.mark.own_words
 def test_next_word_is_taken_and_its_choice_is_drawn(workspace: Workspace) -> None:
     page = workspace.page
     workspace.begin()
