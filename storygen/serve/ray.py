@@ -3,10 +3,11 @@
 serve run storygen.serve.ray:app replicas=2
 """
 
+import io
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -45,6 +46,7 @@ UPSCALE_AFTER, DOWNSCALE_AFTER = 10.0, 300.0  # seconds; to open a model takes s
 ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}  # the engine has a thread anyway
 OBJECT_STORE = 100 * 2**20  # bytes: nothing large is sent
 LEDGER = "quotas-serve.json"
+logger = logging.getLogger(__name__)
 
 
 class Options(BaseModel, extra="forbid"):
@@ -236,6 +238,17 @@ def connected(address: str = LOCAL, cpus: int = 1) -> Iterator[None]:
     try:
         yield
     finally:
-        if address == LOCAL:
-            serve.shutdown()
-        ray.shutdown()
+        with redirect_stdout(_Noted()):
+            if address == LOCAL:
+                serve.shutdown()
+            ray.shutdown()
+
+
+class _Noted(io.TextIOBase):
+    """For the log, what Ray prints while it ends: that what ends on purpose has failed."""
+
+    def write(self, text: str) -> int:
+        """Note a line."""
+        if text.strip():
+            logger.debug("Ray said: %s", text.strip())
+        return len(text)

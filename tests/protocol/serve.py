@@ -5,6 +5,7 @@ Run as: python -m tests.protocol.serve PORT [engine [--ray]]
 """
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from storygen.catalogue import EXTRAS
 from storygen.engine import local
 from storygen.engine.fake import FakeEngine
 from storygen.engine.interface import Details, Prompt, Segment, made
@@ -73,8 +75,11 @@ def main() -> None:
     if "--ray" in sys.argv:  # it has replicas of the models that there are
         from tests.protocol.weights import ANY_TEXT, make_weights  # seconds: for Ray alone
 
-        names = (info.name for info in Echo().models())
-        weights = make_weights(Path(tempfile.mkdtemp()), *names, tokenizer=ANY_TEXT)
+        models = {info.name: info for info in Echo().models()}
+        weights = make_weights(Path(tempfile.mkdtemp()), *models, tokenizer=ANY_TEXT)
+        for name, info in models.items():
+            card = {extra: getattr(info, extra) for extra in EXTRAS}
+            (weights / name / "storygen.json").write_text(json.dumps(card), encoding="utf-8")
         os.environ["STORYGEN_WEIGHTS_DIR"] = str(weights)
     start()
 
