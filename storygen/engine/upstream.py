@@ -55,9 +55,11 @@ class Upstream:
     no sense, EngineError."""
 
     def __init__(self, url: str, key: str = "", connections: int = 64) -> None:
-        """url is where its /v1 is, with or without that."""
+        """url is where its /v1 is, with or without that; so many connections there are at most."""
         self._root = url.rstrip("/").removesuffix("/v1")
         self._key = key
+        # The client's own limit would count those that it lost as their opening was cancelled.
+        self._room = asyncio.Semaphore(connections)
         headers = {"accept-encoding": "identity"}  # nothing small can become large
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -66,7 +68,7 @@ class Upstream:
             follow_redirects=False,  # the key is for this server
             trust_env=False,
             timeout=httpx.Timeout(None, connect=CONNECT_WITHIN),  # whoever asks has a patience
-            limits=httpx.Limits(max_connections=connections, keepalive_expiry=30),
+            limits=httpx.Limits(max_keepalive_connections=connections, keepalive_expiry=30),
             verify=ssl.create_default_context() if url.startswith("https:") else False,
         )
 
@@ -102,9 +104,10 @@ class Upstream:
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         with _sentences():
-            async with self._client.stream(
+            request = self._client.stream(
                 method, self._root + path, content=_json(body), headers=JSON if body else None
-            ) as response:
+            )
+            async with self._room, request as response:
                 if response.status_code != 200:
                     raise await self._refusal(response)
                 yield response
@@ -140,8 +143,6 @@ def _sentences() -> Iterator[None]:
     """What can happen to a connection, said in words."""
     try:
         yield
-    except httpx.PoolTimeout:
-        raise LaterError("The page has too much to ask of the model server.", None) from None
     except httpx.ConnectError as error:
         if _is_of_tls(error):
             raise EngineError(
@@ -186,26 +187,34 @@ async def _read(response: httpx.Response, most: int) -> bytes:
 
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """A body as it comes. A task of its own reads it, for httpx's generators do not bear to be let
-    go of half read: that task is cancelled, and they end where they are."""
-    read: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(MOST_PIECES)
+    """A body as it comes. A task of its own reads it and closes it."""
+    read = asyncio.Queue[bytes | Exception | None]()
+    room = asyncio.Semaphore(MOST_PIECES)  # ends and errors need none
 
     async def reading() -> None:
-        try:
-            async for piece in response.aiter_raw():
-                await read.put(piece)
-            await read.put(None)
-        except Exception as error:  # told where the body is read
-            await read.put(error)
+        pieces = response.aiter_raw()
+        assert isinstance(pieces, AsyncGenerator)
+        # The response is closed first: each of httpx's generators, let go of half read, would wait
+        # for that, and cannot in an event loop without hooks for them, such as Chainlit's.
+        async with aclosing(pieces), aclosing(response):
+            try:
+                async for piece in pieces:
+                    await room.acquire()
+                    read.put_nowait(piece)
+                read.put_nowait(None)
+            except Exception as error:  # told where the body is read
+                read.put_nowait(error)
 
     task = asyncio.create_task(reading())
     try:
         while (piece := await read.get()) is not None:
             if isinstance(piece, Exception):
                 raise piece
+            room.release()
             yield piece
     finally:
-        task.cancel()
+        if not response.is_closed:  # a connection whose closing is cancelled is lost to the pool
+            task.cancel()
         await asyncio.wait([task])
 
 

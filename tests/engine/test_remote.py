@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import math
+import sys
 import time
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from storygen.engine.interface import Segment
 from storygen.engine.limits import Limits
 from storygen.engine.remote import RemoteEngine
+from storygen.engine.upstream import Upstream
 from storygen.errors import BusyError, EngineError, ModelNotFoundError, QuotaError, StorygenError
 from storygen.params import SamplingParams
 from tests.conftest import EXAMPLES
@@ -372,6 +375,64 @@ async def test_closing_the_generator_ends_the_request() -> None:
             await gone.wait()
 
 
+def in_chunks(*events: Any) -> bytes:
+    """A stream from a server that writes each event by itself; it has no end."""
+    data = [f"data: {json.dumps(event)}\n\n" for event in events]
+    body = "".join(f"{len(part):x}\r\n{part}\r\n" for part in data)
+    return http(body.encode(), kind="text/event-stream", transfer_encoding="chunked")
+
+
+@contextmanager
+def no_hooks() -> Iterator[None]:
+    """Nobody closes a generator that is let go of, as in Chainlit's event loop."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+async def test_a_passage_left_while_there_is_more_to_read_ends_without_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: errors.append(told.exc_value))
+    body = in_chunks(*[piece(" x")] * 100)
+    with no_hooks():
+        async with serving(only(body)) as stub, engine_at(stub.url, slots=8) as engine:
+
+            async def begin() -> None:
+                async with aclosing(engine.stream("mystery", "Once", PARAMS)) as segments:
+                    await anext(segments)
+
+            await asyncio.gather(*[begin() for _ in range(8)])
+    assert errors == []
+
+
+async def test_a_passage_gives_its_connection_back_if_all_of_it_comes_at_once() -> None:
+    body = in_chunks(piece(" x"), piece("", "stop")) + b"0\r\n\r\n"
+    async with serving(only(body)) as stub, engine_at(stub.url, slots=1) as engine:
+        async with asyncio.timeout(20):
+            for _ in range(30):  # more than it has connections
+                assert text_of(await segments_of(engine)) == " x"
+
+
+async def test_questions_left_at_any_moment_leave_room_for_others() -> None:
+    """httpx's pool does not get every connection back that was being opened, or closed."""
+    async with serving(only(http({"count": 3}))) as stub:
+        upstream = Upstream(stub.url, connections=4)
+        async with asyncio.timeout(20):
+            for turns in range(400):
+                asked = asyncio.create_task(upstream.ask("POST", "/tokenize", {}))
+                for _ in range(turns % 40):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                await asyncio.wait([asked])
+            assert await upstream.ask("POST", "/tokenize", {}) == {"count": 3}
+        await upstream.close()
+
+
 # Servers that are not what they should be: one sentence, whatever they send.
 
 HOSTILE = {
@@ -622,12 +683,29 @@ async def test_next_tokens_are_read_in_both_forms_of_log_probabilities() -> None
         assert [(token.text, token.logprob) for token in found] == [(" a", -1.0), (" b", -2.0)]
 
 
+async def test_next_words_are_found_by_tokens() -> None:
+    told = {"": {" the": -1.0, " dr": -2.0}, " the": {" sea": -0.5, "n": -1.5}}
+    told |= {" dr": {"um": -0.5, "ip": -1.0}, " then": {",": -0.1}}
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/v1/models":
+            return http(MODELS)
+        after = told.get(asked.body["prompt"].removeprefix("Once"), {".": -0.25})
+        logprobs = {"tokens": [" x"], "token_logprobs": [-1], "top_logprobs": [after]}
+        return http({"choices": [{"text": " x", "logprobs": logprobs}]})
+
+    async with serving(answer) as stub, engine_at(stub.url) as engine:
+        words = await engine.next_words("mystery", "Once", 3)
+    # Of what is told after " the" a " sea" ends it; " dr" is none of the best three.
+    ends = math.exp(-0.5) / (math.exp(-0.5) + math.exp(-1.5))
+    expected = {" the": math.exp(-1) * ends, " drum": math.exp(-2.5), " then": math.exp(-2.5)}
+    assert {word.text: word.probability for word in words} == pytest.approx(expected)
+
+
 async def test_what_a_server_lacks_is_a_sentence_that_names_it() -> None:
     models = {"data": [{"id": "mystery", "owned_by": "llamacpp"}]}
     async with serving(only(b"", models)) as stub, engine_at(stub.url) as engine:
-        with pytest.raises(EngineError, match=r"Llama\.cpp's server cannot tell which whole words"):
-            await engine.next_words("mystery", "Once", 5)
-        with pytest.raises(EngineError, match="how probable a text is"):
+        with pytest.raises(EngineError, match=r"Llama\.cpp's server cannot tell how prob"):
             await engine.score("mystery", "Once")
 
 
