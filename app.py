@@ -110,7 +110,7 @@ if isinstance(door, PasswordDoor):
 page.install(app, settings.allow_origins, [*ours, *asked], door)
 app.add_middleware(Observed)
 events.listen(sio, studio)
-windows.guard(sio)
+windows.guard(sio, door)
 running: set[asyncio.Task[None]] = set()
 
 

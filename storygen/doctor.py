@@ -241,6 +241,15 @@ def _asked(url: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def proxy(settings: Settings) -> Iterator[Finding]:
+    """Whether who serves the page to the world, where people sign in, is believed to be a proxy."""
+    origin = next((o for o in settings.allow_origins if o.startswith("https:")), None)
+    if settings.auth == "password" and origin and not settings.trusted_proxies:
+        what = f"STORYGEN_ALLOW_ORIGINS has {origin}, STORYGEN_TRUSTED_PROXIES no proxy"
+        remedy = "Name the one that serves it, or all users sign in from one address."
+        yield Finding("note", what, remedy)
+
+
 def processor(settings: Settings) -> Iterator[Finding]:
     """What computes the models: native code or why not, CUDA or why not."""
     import torch
@@ -333,6 +342,7 @@ CHECKS: tuple[Check, ...] = (
     database,
     pandoc,
     page,
+    proxy,
     processor,
     models,
 )

@@ -210,6 +210,20 @@ def test_a_port_of_another_program_is_said(settings: Settings) -> None:
     assert "Address already in use" in found
 
 
+def test_a_public_page_of_many_whose_proxy_is_not_named_is_said(settings: Settings) -> None:
+    public = {"auth": "password", "allow_origins": ("http://lan.example", "https://a.example")}
+    (found,) = doctor.proxy(settings.model_copy(update=public))
+    assert found.state == "note"
+    assert "https://a.example" in str(found)
+    assert "STORYGEN_TRUSTED_PROXIES" in str(found)
+    for known in (
+        public | {"trusted_proxies": ("127.0.0.1/32",)},
+        public | {"auth": "none"},
+        public | {"allow_origins": ("http://lan.example",)},
+    ):
+        assert list(doctor.proxy(settings.model_copy(update=known))) == []
+
+
 def test_a_model_that_cannot_be_loaded_is_named_and_the_others_write(
     settings: Settings, tmp_path: Path
 ) -> None:

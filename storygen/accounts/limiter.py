@@ -1,9 +1,10 @@
-"""How often something may be tried: so many times a minute for each name and each address."""
+"""How often something may be tried: so many times a minute by a name, or from an address."""
 
 import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 TRIES, SECONDS = 10, 60.0
 MOST_KEYS = 20_000  # who is remembered
@@ -11,7 +12,11 @@ SHARE = 10  # of so many the one with the fewest tries is forgotten, where all h
 
 
 class Limiter:
-    """Counts tries by any number of keys at once; none of them may have too many."""
+    """Counts tries by a key, of which none may have too many.
+
+    What is turned away is not to be counted: so nobody is kept out by trying on and on, nor makes
+    others be forgotten, whose tries would count anew.
+    """
 
     def __init__(
         self,
@@ -22,21 +27,26 @@ class Limiter:
         self._tries, self._seconds, self._clock = tries, seconds, clock
         self._recent: dict[str, deque[float]] = {}
 
-    def wait(self, *keys: str) -> int:
-        """Count a try; or, where one of the keys has had its tries, the seconds until the next.
-
-        A try that is turned away leaves no trace: nobody is kept out by trying on and on, nor
-        makes others be forgotten, whose tries would count anew.
-        """
+    def wait(self, key: str) -> int:
+        """The seconds until a key may be tried: 0 unless it has had its tries."""
         now = self._clock()
-        full = [times[0] for key in keys if len(times := self._of(key, now)) >= self._tries]
-        if full:
-            return max(1, math.ceil(max(full) + self._seconds - now))
-        if len(self._recent) + len(keys) > MOST_KEYS:
+        times = self._of(key, now)
+        if len(times) < self._tries:
+            return 0
+        return max(1, math.ceil(times[0] + self._seconds - now))
+
+    def count(self, key: str) -> float:
+        """Count a try; its moment, by which it can be taken back."""
+        now = self._clock()
+        if key not in self._recent and len(self._recent) >= MOST_KEYS:
             self._forget(now)
-        for key in keys:
-            self._recent.setdefault(key, deque()).append(now)
-        return 0
+        self._recent.setdefault(key, deque()).append(now)
+        return now
+
+    def take_back(self, key: str, moment: float) -> None:
+        """Let a try count no more; it may be forgotten already."""
+        with suppress(ValueError):
+            self._recent.get(key, deque()).remove(moment)
 
     def _of(self, key: str, now: float) -> deque[float]:
         times = self._recent.get(key, deque())

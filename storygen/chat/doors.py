@@ -289,6 +289,11 @@ def address_of(scope: Scope, proxies: Networks) -> str:
     return str(getattr(found, "ipv4_mapped", None) or found)
 
 
+def is_forwarded_by_stranger(scope: Scope, proxies: Networks) -> bool:
+    """Whether who asks says, like a proxy, whom they ask for, and is none that is believed."""
+    return "x-forwarded-for" in Headers(scope=scope) and not is_among(_peer(scope), proxies)
+
+
 def is_among(address: str, networks: Networks) -> bool:
     """Whether an address lies in one of the networks."""
     try:

@@ -18,9 +18,18 @@ from storygen.accounts.limiter import Limiter
 from storygen.accounts.sign_ins import LONGEST
 from storygen.accounts.users import known_as
 from storygen.chat import windows
-from storygen.chat.doors import COOKIE, SIGN_IN, Networks, PasswordDoor, address_of, visitor_of
+from storygen.chat.doors import (
+    COOKIE,
+    SIGN_IN,
+    Networks,
+    PasswordDoor,
+    address_of,
+    is_forwarded_by_stranger,
+    visitor_of,
+)
 from storygen.errors import AccountError, StorygenError
 
+ADDRESS_TRIES = 60  # a minute that fail: a whole class may be behind one
 LONGEST_FORM = 10_000  # bytes
 LONGEST_KNOWN = 200  # characters of a name that are counted by: some become many as they are folded
 WRONG = "This name and this password do not belong together."
@@ -83,7 +92,8 @@ def routes(door: PasswordDoor, sio: AsyncServer, proxies: Networks) -> list[Rout
 class _Desk:
     def __init__(self, door: PasswordDoor, sio: AsyncServer, proxies: Networks) -> None:
         self._door, self._sio, self._proxies = door, sio, proxies
-        self._tries = Limiter()
+        self._by_name, self._by_address = Limiter(), Limiter(ADDRESS_TRIES)
+        self._has_warned = False  # of a proxy that is not believed
 
     async def form(self, request: Request) -> Response:
         """The form, or what is behind it for who is signed in."""
@@ -96,12 +106,13 @@ class _Desk:
         """Name and password for a cookie."""
         fields = await _fields(request)
         name, wanted = fields.get("name", "")[:200], ours(request.query_params.get("next", ""))
-        address = address_of(request.scope, self._proxies)
-        known = known_as(name)[:LONGEST_KNOWN]
-        if wait := self._tries.wait(f"name {known}", f"address {address}"):
+        address, known = self._address(request), known_as(name)[:LONGEST_KNOWN]
+        if wait := max(self._by_name.wait(known), self._by_address.wait(address)):
             logger.warning("A sign-in from %s was not tried: too many in a minute", address)
             told = f"Too many tries. Wait {wait} seconds, then try again."
             return _form(wanted, told, name, 429, {"retry-after": str(wait)})
+        self._by_name.count(known)
+        tried = self._by_address.count(address)
         try:
             token = await self._door.sign_ins.begin(name, fields.get("password", ""))
         except AccountError as error:
@@ -111,6 +122,7 @@ class _Desk:
         if token is None:
             logger.warning("A sign-in from %s failed", address)
             return _form(wanted, WRONG, name, 401)
+        self._by_address.take_back(address, tried)
         if (before := visitor_of(request.scope)) is not None:
             await self._door.sign_ins.end(before.sign_in)
         response = RedirectResponse(wanted, 303, {"cache-control": "no-store"})
@@ -135,6 +147,20 @@ class _Desk:
         response = JSONResponse({"success": True}, background=same)
         response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_is_secure(request))
         return response
+
+    def _address(self, request: Request) -> str:
+        """Where a try comes from."""
+        address = address_of(request.scope, self._proxies)
+        if not self._has_warned and is_forwarded_by_stranger(request.scope, self._proxies):
+            self._has_warned = True
+            logger.warning(
+                "Sign-ins come through %s, which is not in STORYGEN_TRUSTED_PROXIES: whoever comes "
+                "that way has this one address, and %d wrong tries a minute keep all of them out. "
+                "If it is your proxy, name it there",
+                address,
+                ADDRESS_TRIES,
+            )
+        return address
 
 
 def ours(wanted: str) -> str:

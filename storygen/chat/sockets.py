@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from storygen.chat.budgets import Budgets, measured
 from storygen.chat.doors import visitor_of
+from storygen.errors import DatabaseError
 from storygen.structure import is_plain
 
 # Seconds. A window that vanished without a word is noticed within both and LOOK_EVERY; a browser
@@ -54,7 +55,7 @@ class Sockets:
         """An emit that ends a window which leaves too much unread."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        socket = self._socket(session.socket_id)
+        socket = socket_of(self._sio, session)
 
         async def emit_if_read(event: str, data: Any) -> None:
             if socket is not None and not socket.closed and is_behind(socket):
@@ -64,10 +65,6 @@ class Sockets:
                 await emit(event, data)
 
         return emit_if_read
-
-    def _socket(self, sid: str) -> AsyncSocket | None:
-        engine_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
-        return self._sio.eio.sockets.get(engine_sid)
 
     async def _look(self) -> None:
         """Find the dead while there is anybody."""
@@ -118,17 +115,30 @@ def _event(data: Any) -> list[Any]:
 def _readable(
     sio: AsyncServer, handle: Callable[[str, Any], Awaitable[None]]
 ) -> Callable[..., Awaitable[None]]:
-    """A handler of messages that leaves aside what cannot be read, and who comes a second time."""
+    """A handler of messages that leaves aside what cannot be read, and who comes a second time;
+    who comes and is refused has no socket any more to try it over."""
+
+    def is_in(engine_sid: str) -> bool:
+        return sio.manager.sid_from_eio_sid(engine_sid, "/") is not None
 
     async def handle_readable(engine_sid: str, data: Any) -> None:
         try:
             if not data or not isinstance(data, str):
                 raise UnreadableError
-            if data[0] == str(packets.CONNECT) and sio.manager.sid_from_eio_sid(engine_sid, "/"):
+            comes = data[0] == str(packets.CONNECT)
+            if comes and is_in(engine_sid):
                 raise UnreadableError
             await handle(engine_sid, data)
+            if comes and not is_in(engine_sid):
+                await hang_up(sio.eio.sockets.get(engine_sid))
         except UnreadableError:
             logger.info("A window sent what no page does; it was left aside.")
+        except DatabaseError as error:  # the page comes again, and is let in when it is back
+            logger.warning("A window could not be opened: %s", error)
+            if socket := sio.eio.sockets.get(engine_sid):
+                await drop(socket)
+            if half_open := sio.manager.sid_from_eio_sid(engine_sid, "/"):
+                await sio.manager.disconnect(half_open, "/")
 
     return handle_readable
 
@@ -136,14 +146,16 @@ def _readable(
 def _of_known_kinds(
     sio: AsyncServer, handle: Callable[[str, Any], Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
-    """A handler of new sockets that leave aside frames of kinds that the protocol has not; the
-    socket server would call one its own error."""
+    """A handler of new sockets that leave aside frames of kinds that the protocol has not, which
+    the socket server would call its own errors, and that hear nothing once they are closed."""
 
     async def handle_connect(engine_sid: str, environ: Any) -> Any:
         socket = sio.eio.sockets[engine_sid]
         receive = socket.receive
 
         async def receive_known(frame: Any) -> None:
+            if socket.closed:
+                return
             if frame.packet_type < FRAME_KINDS:
                 await receive(frame)
             else:
@@ -193,6 +205,18 @@ def is_behind(socket: AsyncSocket) -> bool:
     packets = list(socket.queue._queue)
     characters = sum(len(packet.data or "") for packet in packets[1:] if packet is not None)
     return len(packets) > MOST_PACKETS or characters > MOST_CHARACTERS
+
+
+def socket_of(sio: AsyncServer, session: WebsocketSession) -> AsyncSocket | None:
+    """The socket under a window; None where the window has gone from it."""
+    return sio.eio.sockets.get(sio.manager.eio_sid_from_sid(session.socket_id, "/"))
+
+
+async def hang_up(socket: AsyncSocket | None) -> None:
+    """End a socket once it has sent what waits; a window alone leaves it to bring another."""
+    if socket is not None and not socket.closed:
+        await socket.close(wait=False)
+        socket.queue.put_nowait(None)  # whoever sends from it ends there
 
 
 async def drop(socket: AsyncSocket) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from chainlit.session import WebsocketSession, ws_sessions_sid
 from socketio import AsyncServer
+from socketio.exceptions import ConnectionRefusedError as Refusal
 
 from storygen.chat.doors import Door, Visitor, visitor_of
+from storygen.chat.sockets import hang_up, socket_of
 from storygen.errors import StorygenError
 
 EVERY = 2.0  # seconds from being disabled, or signed out by the command, to the end of a window
@@ -17,22 +19,26 @@ MOST_WINDOWS = 100  # of one user
 logger = logging.getLogger(__name__)
 
 
-def guard(sio: AsyncServer) -> None:
+def guard(sio: AsyncServer, door: Door) -> None:
     """Note whose each window is as it opens, and refuse a user's window too many; call when all
     handlers are in their place.
 
-    Whoever is no longer let in loses their windows: at once where they sign out here, otherwise
-    within EVERY. To look again at every event would have one overtake another, and Stop come before
-    what it is to stop.
+    The gate has let in the socket, over which windows may come and go long after, so the door is
+    asked again as each opens. Whoever is no longer let in loses theirs: at once where they sign out
+    here, otherwise within EVERY. To look again at every event would have one overtake another, and
+    Stop come before what it is to stop.
     """
     connect = sio.handlers["/"]["connect"]
 
     async def on_connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
         visitor = visitor_of(environ["asgi.scope"])
-        if visitor is not None and _open_of(sio, visitor.owner) >= MOST_WINDOWS:
-            raise ConnectionRefusedError(
-                f"{MOST_WINDOWS} windows are open already: close some, then reload this one."
-            )
+        if visitor is not None:
+            if not await door.present({visitor}):
+                raise Refusal("You are not signed in any more: reload the page.")
+            if _open_of(sio, visitor.owner) >= MOST_WINDOWS:
+                raise Refusal(
+                    f"{MOST_WINDOWS} windows are open already: close some, then reload this one."
+                )
         answer = await connect(sid, environ, auth)
         vars(WebsocketSession.require(sid))["storygen_visitor"] = visitor
         return answer
@@ -89,6 +95,9 @@ def _open_of(sio: AsyncServer, owner: str) -> int:
 
 
 async def _close(sio: AsyncServer, session: WebsocketSession) -> None:
-    """The page loads itself anew, and meets whatever it meets then."""
+    """The page loads itself anew, and meets whatever it meets then; its socket, which the gate
+    let in when it still did, ends with it."""
+    socket = socket_of(sio, session)
     await sio.emit("reload", to=session.socket_id)
     await sio.disconnect(session.socket_id)
+    await hang_up(socket)

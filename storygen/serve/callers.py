@@ -53,6 +53,7 @@ class Callers:
             if wait := self._wrong.wait(address):
                 told = f"Too many wrong keys. Wait {wait} seconds, then show a valid one."
                 raise Refused(429, told, code="too_many_wrong_keys", wait=wait)
+            self._wrong.count(address)
         raise Refused(
             401,
             "A valid key is needed, as Authorization: Bearer sg-... Make one with: "
