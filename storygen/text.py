@@ -48,7 +48,7 @@ def ends_sentence(text: str, stop: int) -> bool:
     >>> [ends_sentence(text, len(text)) for text in ('"Go!"', "Mr.", "so")]
     [True, False, False]
     """
-    last = text[max(0, stop - _LOOK_BACK) : stop]
+    last = text[max(0, stop - LOOK_BACK) : stop]
     return _END.search(last) is not None and _NO_END.search(last) is None
 
 
@@ -57,4 +57,4 @@ _NO_END = re.compile(
     r"(?:^|\W)(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Mt|Prof|Rev|Hon|Capt|Col|Gen|Lt|Maj|Sgt|Messrs|Mme|Mlle"
     r"|Jr|Sr|vs|viz|cf|e\.g|i\.e)\.$"
 )
-_LOOK_BACK = 16  # longer than any abbreviation with the character before it
+LOOK_BACK = 16  # longer than any abbreviation with the character before it

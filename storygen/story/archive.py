@@ -12,7 +12,7 @@ out, because every list and every opening of a story would parse it again.
 """
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeGuard, get_args
@@ -33,7 +33,7 @@ MAX_VALUES = 3_000_000  # lists, objects and what is in them: each takes more me
 _STORY = {"storygen", "title", "settings", "head", "passages"}
 _TEXTS = {"text": MAX_TEXT, "model": 200, "finish_reason": 16, "name": MAX_NAME}
 _MARKED = {"name", "favourite", "rating", "deleted"}
-_OWN = ("text", "model", "params", "finish_reason")  # what a copy may have from its source
+OWN = ("text", "model", "params", "finish_reason")  # what a copy may have from its source
 _KNOWN = {"number", "parent", "source", "role", "at", "params"} | _MARKED | _TEXTS.keys()
 _SETTINGS = {"model", "steering"} | RANGES.keys()  # what the page stores with a story
 _PARAMS = {"steering", PICKED} | {field.name for field in fields(SamplingParams)}  # or a passage
@@ -92,21 +92,28 @@ def load(data: bytes) -> Whole:
     for number, passage in enumerate(passages, 1):
         _require(isinstance(passage, dict), f"has a passage {number} that is no object")
         _read(passage, number, whole)
+    _require_bounded(whole.passages)
     return whole
+
+
+def own(passage: Passage, source: Passage | None) -> dict[str, Any]:
+    """What a passage does not have from its source: nothing, where it is as its source is."""
+    values = {name: getattr(passage, name) for name in OWN}
+    if source and all(getattr(source, name) == value for name, value in values.items()):
+        return {}
+    return values
 
 
 def _written(passage: Passage, tree: StoryTree, numbers: Mapping[str, int]) -> dict[str, Any]:
     """A passage as JSON has it. What a copy has from its source stands there only."""
     mark = tree.mark(passage.id)
-    own = {name: getattr(passage, name) for name in _OWN}
-    if passage.source_id and all(getattr(tree[passage.source_id], n) == own[n] for n in _OWN):
-        own = {}
+    source = tree[passage.source_id] if passage.source_id else None
     values = {
         "number": numbers[passage.id],
         "parent": numbers[passage.parent_id] if passage.parent_id else None,
         "source": numbers[passage.source_id] if passage.source_id else None,
         "role": passage.role,
-        **own,
+        **own(passage, source),
         "at": passage.created_at.astimezone(UTC).isoformat(),
         "name": mark.name or None,
         "favourite": mark.favourite or None,
@@ -131,9 +138,9 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     if "params" in values:
         _require_object(f"{place}.params", values["params"])
         values = values | {"params": _kept(values["params"], _PARAMS)}
-    if values.get("source") is not None and not values.keys() & set(_OWN):
+    if values.get("source") is not None and not values.keys() & set(OWN):
         source = whole.passages[values["source"] - 1]
-        values = values | {name: getattr(source, name) for name in _OWN}
+        values = values | {name: getattr(source, name) for name in OWN}
         values = {name: value for name, value in values.items() if value is not None}
     for name, longest in _TEXTS.items():
         if name == "text" or name in values:
@@ -159,6 +166,31 @@ def _read(values: dict[str, Any], number: int, whole: Whole) -> None:
     mark = Mark(**{name: value for name, value in values.items() if name in _MARKED})
     if mark != Mark():
         whole.marks[str(number)] = mark
+
+
+def _require_bounded(passages: Sequence[Passage]) -> None:
+    """Refuse a branch that is longer than a file may be: its reader puts it together.
+
+    Of a story that was told here each branch has a passage or a copy of it once, so that it is no
+    longer than the file. Copies of copies are bounded by nothing else: they take no bytes in it.
+    """
+    sizes, branches = [0], [0]  # of each passage, and from the first to it
+    for number, passage in enumerate(passages, 1):
+        source = int(passage.source_id or 0)
+        is_copy = source and not own(passage, passages[source - 1])
+        sizes.append(sizes[source] if is_copy else _size(passage))
+        branches.append(branches[int(passage.parent_id or 0)] + sizes[number])
+        _require(
+            branches[number] <= MAX_FILE,
+            f"has {branches[number]:,} characters on the branch to passages[{number - 1}], with "
+            f"those of copies, and {MAX_FILE:,} can be taken",
+        )
+
+
+def _size(passage: Passage) -> int:
+    """Characters of a passage, at most as many as it has in a file that dump() wrote."""
+    params = json.dumps(passage.params, ensure_ascii=False, separators=(",", ":"))
+    return len(passage.text) + (len(params) if passage.params else 0)
 
 
 def _kept(values: Mapping[str, Any], known: Set[str]) -> dict[str, Any]:

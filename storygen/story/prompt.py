@@ -8,18 +8,18 @@ so long, anywhere.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
-from storygen.story.steering import NO_STEERING, Steering
-from storygen.story.tree import Passage, manuscript
-from storygen.text import ends_sentence
+from storygen.story.steering import NO_STEERING, Lore, Steering, StoryEnd
+from storygen.story.tree import Passage, texts
+from storygen.text import LOOK_BACK, ends_sentence
 
 CountTokens = Callable[[str], Awaitable[int]]
 
 _REACH = 12  # characters for each token of the budget that are looked at first; prose has 4 or 5
-
 
 Source = Literal["title", "memory", "lore", "story", "note"]
 
@@ -27,6 +27,7 @@ Source = Literal["title", "memory", "lore", "story", "note"]
 SHARES: dict[Source, float] = {"title": 1 / 8, "memory": 1 / 4, "lore": 1 / 4, "note": 1 / 8}
 LOOKED_THROUGH = 4_000  # characters at the story's end in which the keys of lore are looked for
 PIECE = 200_000  # characters whose words are counted at a time
+EACH = 100  # characters that a piece of it counts for besides
 _JOINT = 2  # tokens that may come of putting two parts together
 
 
@@ -86,19 +87,16 @@ async def build_prompt(
     First the title as the model's template asks for it, then memory, then the lore that has come
     up, then as much of the story's end as fits, with the author's note before its last paragraphs.
     """
-    story = manuscript(passages)
+    story = list(texts(passages))
+    title = titled(template, steering.title)
+    if _begins_with(story, title):
+        title = ""  # the writer has written it out
     asked = [
-        Part("title", titled(template, steering.title)),
+        Part("title", title),
         Part("memory", _paragraph(steering.memory)),
-        *(
-            Part("lore", _paragraph(lore.text), lore.name)
-            for lore in steering.lore
-            if lore.comes_up_in(story[-LOOKED_THROUGH:])
-        ),
+        *await _lore(story, steering.lore),
         Part("note", _paragraph(steering.note)),
     ]
-    if story.startswith(asked[0].text):
-        asked[0] = Part("title", "")  # the writer has written it out
     told, dropped = [], []
     room = {source: int(share * budget) for source, share in SHARES.items()}
     for part in asked:
@@ -114,26 +112,71 @@ async def build_prompt(
     return Prompt(tuple(parts), prompt.left_out, prompt.trailing, tuple(dropped))
 
 
-async def fit_prompt(text: str, *, budget: int, count_tokens: CountTokens) -> Prompt:
-    """As much of the end of text as the model reads as at most budget tokens.
+async def _lore(story: Sequence[str], entries: Sequence[Lore]) -> list[Part]:
+    """The lore that has come up; of a long lorebook others have their turn in between."""
+    end = StoryEnd(_ending(story, LOOKED_THROUGH)[1][-LOOKED_THROUGH:])
+    found = []
+    for lore in entries:
+        if lore.comes_up_in(end):
+            found.append(Part("lore", _paragraph(lore.text), lore.name))
+        await asyncio.sleep(0)
+    return found
 
-    It is the most there is as long as more text never makes fewer tokens.
+
+async def fit_prompt(story: Sequence[str], *, budget: int, count_tokens: CountTokens) -> Prompt:
+    """As much of the end of a story as the model reads as at most budget tokens.
+
+    It is the most there is as long as more text never makes fewer tokens. The story comes in
+    pieces, and no more of them are put together than it takes to find the place.
     """
     assert budget > 0, budget
-    body = text.rstrip(" \t")
-    start = await _start(body, budget, count_tokens)
-    part = Part("story", body[start:])
-    return Prompt((part,), await _count_words(body[:start]), text[len(body) :])
+    length = 2 * _REACH * budget
+    while True:
+        first, text = _ending(story, length)
+        body = text.rstrip(" \t")
+        edge = await _edge(body, budget, count_tokens)
+        gap = len(body[:edge].rstrip())  # where one between words begins that runs across the edge
+        if not first or (edge is not None and gap >= LOOK_BACK):
+            break
+        length *= 2
+    start = 0 if edge is None else await _start(body, edge, gap, budget, count_tokens)
+    left_out = await _count_words(chain(story[:first], [body[:start]]))
+    return Prompt((Part("story", body[start:]),), left_out, text[len(body) :])
 
 
-async def _count_words(text: str) -> int:
-    """Words between white space; of a novel others have their turn in between."""
-    count = 0
-    for at in range(0, len(text), PIECE):
-        piece = text[at : at + PIECE]
-        goes_on = at > 0 and not text[at - 1].isspace() and not piece[0].isspace()
-        count += len(piece.split()) - goes_on
-        await asyncio.sleep(0)
+def _ending(story: Sequence[str], length: int) -> tuple[int, str]:
+    """How many of the pieces are not needed for so many characters of the end, and the others."""
+    first, known = len(story), 0
+    while first and known < length:
+        first -= 1
+        known += len(story[first])
+    return first, "".join(story[first:])
+
+
+def _begins_with(story: Sequence[str], text: str) -> bool:
+    beginning = ""
+    for piece in story:
+        if len(beginning) >= len(text):
+            break
+        beginning += piece[: len(text)]
+    return beginning.startswith(text)
+
+
+async def _count_words(story: Iterable[str]) -> int:
+    """Words between white space, of a story in pieces; of a novel others have their turn in
+    between."""
+    count = counted = 0
+    within = False  # a word, at the end of what was counted
+    for text in story:
+        counted += EACH
+        for at in range(0, len(text), PIECE):
+            piece = text[at : at + PIECE]
+            count += len(piece.split()) - (within and not piece[0].isspace())
+            within = not piece[-1].isspace()
+            counted += len(piece)
+            if counted >= PIECE:
+                counted = 0
+                await asyncio.sleep(0)
     return count
 
 
@@ -219,22 +262,25 @@ def sentence_starts(text: str, begin: int = 0) -> Iterator[int]:
 _GAP = re.compile(r"\s+")
 
 
-async def _start(text: str, budget: int, count_tokens: CountTokens) -> int:
-    """Where the part of text begins that a model reads."""
+async def _edge(text: str, budget: int, count_tokens: CountTokens) -> int | None:
+    """A place from which on text is too long, so that the cut lies behind; None where it fits."""
+    reach = _REACH * budget
+    while reach < len(text) and await count_tokens(text[-reach:]) <= budget:
+        reach *= 2
+    edge = max(0, len(text) - reach)
+    return None if edge == 0 and await count_tokens(text) <= budget else edge
+
+
+async def _start(text: str, edge: int, gap: int, budget: int, count_tokens: CountTokens) -> int:
+    """Where the part of text begins that a model reads, behind the edge; gap is where the white
+    space begins, if any, that the edge lies in."""
 
     async def size(start: int) -> int:
         return await count_tokens(text[start:])
 
-    reach = budget * _REACH
-    while reach < len(text) and await size(len(text) - reach) <= budget:
-        reach *= 2
-    if reach >= len(text) and await size(0) <= budget:
-        return 0
-    edge = max(0, len(text) - reach)  # from here on it is too long, so the cut lies behind
-    gap_start = len(text[:edge].rstrip())  # of a gap between words that runs across the edge
     for starts in (
-        sentence_starts(text, gap_start),
-        (gap.end() for gap in _GAP.finditer(text, gap_start)),
+        sentence_starts(text, gap),
+        (space.end() for space in _GAP.finditer(text, gap)),
         range(edge, len(text)),
     ):
         kept = await _longest([*starts, len(text)], size, budget)

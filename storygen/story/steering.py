@@ -4,12 +4,12 @@ It lies in the story's settings, as JSON. What comes from a browser is checked h
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from storygen.errors import StoryError
+from storygen.story.words import is_word
 
 MAX_ALL = 200_000  # characters together, as JSON
 MAX_MEMORY = 20_000
@@ -34,13 +34,23 @@ class Lore:
     text: str = ""
     on: bool = True
 
-    def comes_up_in(self, text: str) -> bool:
-        """Whether the entry belongs to a prompt whose story ends in this text."""
+    def comes_up_in(self, story: "StoryEnd") -> bool:
+        """Whether the entry belongs to a prompt whose story ends so."""
         if not self.on or not self.text.strip():
             return False
-        keys = [re.escape(key.strip()) for key in self.keys if key.strip()]
-        pattern = rf"(?<!\w)(?:{'|'.join(keys)})(?!\w)"
-        return not keys or re.search(pattern, text, re.IGNORECASE) is not None
+        keys = [key.strip() for key in self.keys if key.strip()]
+        return not keys or any(story.has(key) for key in keys)
+
+
+class StoryEnd:
+    """The end of a story, in which the keys of lore are looked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = _bounded(text)
+
+    def has(self, key: str) -> bool:
+        """Whether a key is in it as a whole word or phrase, in any case."""
+        return _bounded(key) in self._text
 
 
 @dataclass(frozen=True)
@@ -174,3 +184,32 @@ def _short(value: object) -> str:
     if isinstance(value, int) and abs(value) > 10**30:
         return "a huge number"
     return repr(value[:41] if isinstance(value, str) else value)[:44]
+
+
+def _bounded(text: str) -> str:
+    """A text in one case, with marks where words may begin and end: at both its ends, and around
+    each character that is no part of one. The marks are small letters, of which none is left.
+
+    So one text is in another as `(?<!\\w)...(?!\\w)` would find it, without trying every place.
+
+    >>> _bounded("C-Moll")
+    'bCe-bMOLLe'
+    """
+    marked = (letter if is_word(letter) else f"e{letter}b" for letter in _folded(text))
+    return f"b{''.join(marked)}e"
+
+
+def _folded(text: str) -> str:
+    """A text in capitals, character by character, as regular expressions ignore case."""
+    lower = text.replace("İ", "i").lower()
+    upper = lower.upper()
+    if len(upper) == len(lower) and _IOTA not in lower:
+        return upper
+    return "".join(
+        _ALIKE.get(letter) or (letter.upper() if len(letter.upper()) == 1 else letter)
+        for letter in lower
+    )
+
+
+_IOTA = "\u0345"  # below a vowel: a mark on it and no part of a word, though its capital is
+_ALIKE = {_IOTA: _IOTA, "\ufb06": "\ufb05", "\u1fd3": "\u0390", "\u1fe3": "\u03b0"}

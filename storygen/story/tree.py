@@ -3,7 +3,7 @@
 Passages are append-only: an edit or a retry is a sibling, and undo moves the head.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -87,6 +87,7 @@ class StoryTree:
         self._passages = {passage.id: passage for passage in passages}
         self.head_id = head_id
         self.marks = marks or {}
+        self._origins: dict[str, Passage] = {}  # of those that were asked for, and on the way there
 
     def __getitem__(self, passage_id: str) -> Passage:
         """The passage of this id; raises StoryError where the story has none."""
@@ -125,10 +126,12 @@ class StoryTree:
 
     def origin(self, passage_id: str) -> Passage:
         """What a passage was before any edit: itself, or the first of those it was copied from."""
-        passage = self[passage_id]
-        while passage.source_id is not None:
-            passage = self[passage.source_id]
-        return passage
+        path = [self[passage_id]]
+        while (source_id := path[-1].source_id) is not None and path[-1].id not in self._origins:
+            path.append(self[source_id])
+        origin = self._origins.get(path[-1].id, path[-1])
+        self._origins.update((passage.id, origin) for passage in path)
+        return origin
 
     @cached_property
     def _children(self) -> dict[str | None, list[Passage]]:
@@ -172,10 +175,17 @@ def joints(passages: Iterable[Passage], before: str = "") -> Iterator[str]:
     for passage in passages:
         between = joint(tail, passage)
         yield between
-        tail = (tail + between + passage.text)[-2:]
+        tail = (tail + between + passage.text[-2:])[-2:]
 
 
-def manuscript(passages: Sequence[Passage], before: str = "") -> str:
+def texts(passages: Iterable[Passage], before: str = "") -> Iterator[str]:
+    """What a manuscript is put together from: what stands before each passage, and its text."""
+    told = list(passages)
+    for between, passage in zip(joints(told, before), told, strict=True):
+        yield between
+        yield passage.text
+
+
+def manuscript(passages: Iterable[Passage], before: str = "") -> str:
     """The passages of a branch as one text, as it goes on after what is before them."""
-    pairs = zip(joints(passages, before), passages, strict=True)
-    return "".join([between + passage.text for between, passage in pairs])
+    return "".join(texts(passages, before))

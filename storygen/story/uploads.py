@@ -9,6 +9,7 @@ comes back, passage by passage.
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import IO, Any, Final
 
 from storygen.errors import StoryError
 from storygen.story import archive, drafts, leash
-from storygen.story.archive import Whole
+from storygen.story.archive import OWN, Whole
 from storygen.story.tree import Mark, Passage
 
 SECONDS = 30  # of a processor, for what Python does; pandoc has its own
 PATIENCE = 100.0
 MEMORY = 1_000_000_000  # bytes, of the process and of pandoc each
+MOST_TOLD = 2 * archive.MAX_FILE  # bytes of what it writes
 
 _NO_MEMORY: Final = 3  # how it exits
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -52,17 +54,31 @@ def read(name: str, data: bytes | bytearray) -> Whole:
 
 def _told(output: IO[bytes]) -> Whole | str:
     """What the process writes: a story, or why there is none."""
-    head = json.loads(output.readline() or '{"error": ""}')
+    lines = _lines(output)
+    head = json.loads(next(lines, '{"error": ""}'))
     if "error" in head:
         return str(head["error"])
     whole = Whole(**head)
-    for line in output:
+    for line in lines:
         values = json.loads(line)
+        if "text" not in values:
+            source = whole.passages[int(values["source_id"]) - 1]
+            values |= {name: getattr(source, name) for name in OWN}
         if mark := values.pop("mark", None):
             whole.marks[values["id"]] = Mark(**mark)
         moment = datetime.fromisoformat(values["created_at"])
         whole.passages.append(Passage(**values | {"created_at": moment}))
     return whole
+
+
+def _lines(output: IO[bytes]) -> Iterator[bytes]:
+    """The lines that the process writes, of which no more than MOST_TOLD bytes are ever read."""
+    left = MOST_TOLD
+    while line := output.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise StoryError(f"what is in it takes more than {MOST_TOLD:,} bytes")
+        yield line
 
 
 def main() -> None:
@@ -73,13 +89,21 @@ def main() -> None:
         whole = _whole(name, sys.stdin.buffer.read())
         _write(vars(whole) | {"passages": [], "marks": {}})
         for passage in whole.passages:
-            mark = whole.marks.get(passage.id)
-            said = {"mark": asdict(mark)} if mark else {}
-            _write(vars(passage) | {"created_at": passage.created_at.isoformat()} | said)
+            _write(_line(passage, whole))
     except StoryError as error:
         _write({"error": str(error)})
     except MemoryError:
         sys.exit(_NO_MEMORY)
+
+
+def _line(passage: Passage, whole: Whole) -> dict[str, Any]:
+    """A passage as it is told: what a copy has from its source is told once, and kept once."""
+    source = whole.passages[int(passage.source_id) - 1] if passage.source_id else None
+    place = {name: value for name, value in vars(passage).items() if name not in OWN}
+    mark = whole.marks.get(passage.id)
+    said = {"mark": asdict(mark)} if mark else {}
+    moment = {"created_at": passage.created_at.isoformat()}
+    return place | archive.own(passage, source) | moment | said
 
 
 def _whole(name: str, data: bytes) -> Whole:
@@ -101,7 +125,8 @@ def is_whole(name: str) -> bool:
 
 
 def _write(values: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values) + "\n")
+    line = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    sys.stdout.buffer.write(line + b"\n")
 
 
 if __name__ == "__main__":

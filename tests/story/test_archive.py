@@ -312,3 +312,55 @@ def test_what_a_copy_has_from_its_source_is_written_once() -> None:
     assert [p.text for p in load(written).passages] == [p.text for p in copies]
     assert load(written).passages[5].params == PARAMS
     assert dump(*tree_of(load(written))) == written
+
+
+def branch_of(copies: int) -> bytes:
+    """A passage of a thousand characters, and copies of it one after another."""
+    at = MAY.isoformat()
+    told: list[dict[str, Any]] = [{"number": 1, "role": "writer", "text": "x" * 1000, "at": at}]
+    for number in range(2, copies + 2):
+        told.append({"number": number, "parent": number - 1, "source": 1, "role": "model"})
+        told[-1]["at"] = at
+    whole = {"storygen": 1, "title": "", "settings": {}, "head": copies + 1, "passages": told}
+    return json.dumps(whole).encode()
+
+
+def test_a_branch_of_copies_may_be_as_long_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILE", 20_000)
+    whole = load(branch_of(19))
+    assert sum(len(passage.text) for passage in whole.passages) == 20_000
+    with pytest.raises(StoryError) as refused:
+        load(branch_of(20))
+    assert str(refused.value) == (
+        "This story was not read: the file has 21,000 characters on the branch to passages[20], "
+        "with those of copies, and 20,000 can be taken."
+    )
+
+
+def test_settings_of_copies_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = json.loads(branch_of(19))
+    story["passages"][0]["params"] = {"stop": ["x" * 200] * 8}
+    monkeypatch.setattr(archive, "MAX_FILE", 20_000)
+    with pytest.raises(StoryError, match=r"on the branch to passages\[7\], with those of copies"):
+        load(json.dumps(story).encode())
+
+
+async def test_a_story_of_many_edits_is_read_however_many_there_were(
+    store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"Chapter {n}. " + "It rained. " * 500 for n in range(10)]
+    first, *others = [
+        Passage(str(n), "", str(n - 1) if n else None, "model", text, MAY, params={"top_k": n})
+        for n, text in enumerate(texts)
+    ]
+    story = await store.add_story(
+        OWNER, title="", settings={}, passages=[first, *others], head_id="9"
+    )
+    for n in range(20):
+        head = (await store.tree(OWNER, story.id)).branch()[0]
+        story = await store.rewrite(OWNER, story.id, {head.id: f"Chapter {n}. So."})
+    tree = await store.tree(OWNER, story.id)
+    written = dump(story, tree)
+    assert sum(len(passage.text) for passage in tree) > 10 * len(written)
+    monkeypatch.setattr(archive, "MAX_FILE", len(written))
+    assert [passage.text for passage in load(written).passages] == [p.text for p in tree]

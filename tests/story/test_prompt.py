@@ -1,5 +1,6 @@
 import asyncio
 import re
+import tracemalloc
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from storygen.story.prompt import (
     prompt_budget,
     sentence_starts,
 )
-from storygen.story.steering import Lore, Steering
+from storygen.story.steering import Lore, Steering, StoryEnd
 from storygen.story.tree import Passage, Role
 from storygen.tokenizers import BPETokenizer
 
@@ -53,7 +54,7 @@ def of_story(text: str, left_out: int = 0, trailing: str = "") -> Prompt:
 
 
 def fit(text: str, budget: int, count_tokens: CountTokens = count_words) -> Prompt:
-    return asyncio.run(fit_prompt(text, budget=budget, count_tokens=count_tokens))
+    return asyncio.run(fit_prompt([text], budget=budget, count_tokens=count_tokens))
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,11 @@ def test_spaces_at_the_end_are_held_back_and_line_ends_are_not() -> None:
     assert fit("   ", budget=9) == of_story("", trailing="   ")
 
 
-@given(st.text("ab \n\u2003\x1c", max_size=60), st.integers(1, 9))
-def test_words_are_counted_piece_by_piece_as_all_at_once(text: str, piece: int) -> None:
+@given(st.lists(st.text("ab \n\u2003\x1c", max_size=20), max_size=6), st.integers(1, 9))
+def test_words_are_counted_piece_by_piece_as_all_at_once(texts: list[str], piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_module, "PIECE", piece)
-        assert asyncio.run(prompt_module._count_words(text)) == len(text.split())
+        assert asyncio.run(prompt_module._count_words(texts)) == len("".join(texts).split())
 
 
 def test_the_words_left_out_are_those_of_the_missing_text() -> None:
@@ -160,6 +161,18 @@ def test_the_prompt_is_the_longest_that_fits(text: str, budget: int, count: Coun
     assert fit(text, budget, count) == asyncio.run(slowly_fit(text, budget, count))
 
 
+@given(
+    st.lists(st.lists(PIECE, max_size=8).map("".join), min_size=5, max_size=40),
+    st.integers(1, 6),
+    st.sampled_from(COUNTERS),
+)
+def test_a_story_in_pieces_is_read_as_if_it_were_in_one(
+    pieces: list[str], budget: int, count: CountTokens
+) -> None:
+    in_pieces = asyncio.run(fit_prompt(pieces, budget=budget, count_tokens=count))
+    assert in_pieces == fit("".join(pieces), budget, count)
+
+
 @given(text=st.text(), budget=st.integers(1, 30))
 def test_a_real_tokenizer_reads_a_prompt_within_the_budget(
     tiny_tokenizer: BPETokenizer, text: str, budget: int
@@ -200,6 +213,37 @@ def test_a_long_manuscript_takes_few_and_short_counts(text: str) -> None:
     assert len(counted) <= 40
     assert max(counted) <= 12 * 800
     assert sum(counted) <= 150_000
+
+
+def test_of_a_long_branch_only_the_end_is_put_together() -> None:
+    branch = [passage("model", f"{'a' * 999} " * 50)] * 400  # as copies of one passage are
+    turns = 0
+
+    async def count(text: str) -> int:
+        return -(-len(text) // 4)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def build() -> Prompt:
+        waiting = asyncio.create_task(others())
+        try:
+            return await build_prompt(branch, budget=800, count_tokens=count)
+        finally:
+            waiting.cancel()
+
+    tracemalloc.start()
+    try:
+        prompt = asyncio.run(build())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(prompt.text), prompt.left_out, prompt.trailing) == (2999, 19_997, " ")
+    assert peak < 2_000_000  # of 20,000,000 characters
+    assert turns >= 20_000_000 // (2 * prompt_module.PIECE)
 
 
 @pytest.mark.parametrize(
@@ -280,9 +324,38 @@ def test_a_note_stands_so_many_paragraphs_before_the_end(depth: int, text: str) 
     ],
 )
 def test_lore_comes_up_with_its_keys(keys: tuple[str, ...], story: str, comes_up: bool) -> None:
-    assert Lore("x", keys, "told").comes_up_in(story) == comes_up
-    assert not Lore("x", keys, "told", on=False).comes_up_in(story)
-    assert not Lore("x", keys, " ").comes_up_in(story)
+    end = StoryEnd(story)
+    assert Lore("x", keys, "told").comes_up_in(end) == comes_up
+    assert not Lore("x", keys, "told", on=False).comes_up_in(end)
+    assert not Lore("x", keys, " ").comes_up_in(end)
+
+
+def test_others_have_their_turn_while_a_long_lorebook_is_gone_through() -> None:
+    lore = tuple(Lore(str(n), (f"key {n}",), "told") for n in range(300))
+    turns = 0
+
+    async def build() -> None:
+        nonlocal turns
+        building = asyncio.create_task(
+            build_prompt([], budget=9, count_tokens=count_words, steering=Steering(lore=lore))
+        )
+        while not building.done():
+            turns += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(build())
+    assert turns >= 300
+
+
+def test_a_title_is_found_across_the_passages_it_was_written_in() -> None:
+    told = [passage("model", ""), passage("model", "The film "), passage("model", "'Moth':\nAnn")]
+    steering, template = Steering(title="Moth"), "The film '{title}':\n"
+    prompt = asyncio.run(
+        build_prompt(
+            told, budget=100, count_tokens=count_words, steering=steering, template=template
+        )
+    )
+    assert prompt == of_story("The film 'Moth':\nAnn")
 
 
 def test_a_title_written_out_is_not_said_twice() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storygen.errors import StoryError
-from storygen.story.steering import Lore, Steering, from_json, steering_of
+from storygen.story import steering as steering_module
+from storygen.story.steering import Lore, Steering, StoryEnd, from_json, steering_of
 
 WHOLE = Steering(
     memory="Ann is dead.",
@@ -80,3 +82,54 @@ def test_anything_is_taken_or_refused_with_a_sentence(value: Any) -> None:
     except StoryError:
         return
     assert from_json(json.loads(json.dumps(steering.as_json()))) == steering
+
+
+# What the keys of lore are found in
+
+
+def slowly_found(key: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+IOTA = "\u0345"  # a mark below a vowel, which a regular expression takes for the letter as well
+WILD = "aBbe_-. \n\0é́İıiIſsSKkΣςσµμßẞﬅﬆΐ\u1fd3ΰ\u1fe3Ωωǆǅⓐ1٣²天😀\ud800"
+LETTERS = st.sampled_from(WILD) | st.characters(exclude_characters=IOTA)
+
+
+@given(st.data())
+def test_keys_are_found_as_by_a_regular_expression(data: st.DataObject) -> None:
+    text = data.draw(st.text(LETTERS, max_size=30))
+    start, size = data.draw(st.integers(0, 30)), data.draw(st.integers(1, 5))
+    some = st.sampled_from([text[start:][:size], text[start:][:size].swapcase()])
+    key = data.draw(some | st.text(LETTERS, max_size=3)) or "a"
+    assert StoryEnd(text).has(key) == slowly_found(key, text)
+
+
+def test_letters_are_alike_where_a_regular_expression_says_so() -> None:
+    first = map(chr, range(0x20000))  # no letter behind has two cases
+    cased = "".join(c for c in first if c != IOTA and (c.lower() != c or c.upper() != c))
+    alike: dict[str, list[str]] = {}
+    for letter in cased:
+        alike.setdefault(steering_module._folded(letter), []).append(letter)
+    for folded, letters in alike.items():
+        assert re.findall(folded, cased, re.IGNORECASE) == letters
+
+
+def test_a_mark_below_a_letter_is_no_letter() -> None:
+    assert StoryEnd(f"α{IOTA}").has("Α")
+    assert not StoryEnd("αι").has(f"α{IOTA}")
+
+
+def test_the_end_of_a_story_is_prepared_once_for_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    bounded = steering_module._bounded
+
+    def spied(text: str) -> str:
+        prepared.append(len(text))
+        return bounded(text)
+
+    monkeypatch.setattr(steering_module, "_bounded", spied)
+    end = StoryEnd("-" * 4000)
+    keys = tuple(f"{'-' * 98}{a}{b}" for a in "天地" for b in "玄黄")
+    assert not Lore("x", keys, "told").comes_up_in(end)
+    assert prepared == [4000, 100, 100, 100, 100]

@@ -1,3 +1,5 @@
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -122,3 +124,41 @@ def test_joints_are_those_of_the_manuscript(told: list[tuple[Role, str]]) -> Non
     assert text == manuscript(passages)
     before = manuscript(passages[:2])
     assert before + manuscript(passages[2:], before) == text
+
+
+class Counted(StoryTree):
+    """A tree that counts how often a passage of it is looked up."""
+
+    looked_up = 0
+
+    def __getitem__(self, passage_id: str) -> Passage:
+        self.looked_up += 1
+        return super().__getitem__(passage_id)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_an_origin_is_found_once_for_all_copies_of_copies(step: int) -> None:
+    first = passage("0", "told", role="model")
+    chain = [first, *(replace(first, id=str(n), source_id=str(n - 1)) for n in range(1, 500))]
+    tree = Counted(chain, head_id=None)
+    assert {tree.origin(copy.id).id for copy in chain[::step]} == {"0"}
+    assert tree.looked_up <= 3 * len(chain)
+
+
+def test_an_origin_is_what_was_there_before_any_edit() -> None:
+    edited = replace(passage("c"), source_id="b")
+    tree = StoryTree([passage("a"), passage("b"), edited, replace(edited, id="d")], None)
+    assert [tree.origin(id).id for id in "dcba"] == ["b", "b", "b", "a"]
+    with pytest.raises(StoryError, match="no passage 'x' in this story"):
+        tree.origin("x")
+
+
+def test_joints_take_no_more_of_a_passage_than_its_end() -> None:
+    branch = [passage("a", "a" * 1_000_000)] * 50
+    tracemalloc.start()
+    try:
+        assert list(joints(branch)) == ["", *[" "] * 49]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000

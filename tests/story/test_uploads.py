@@ -10,7 +10,7 @@ import pytest
 
 from storygen.errors import StoryError
 from storygen.story import archive, drafts, leash, uploads
-from tests.story.test_archive import WHOLE
+from tests.story.test_archive import WHOLE, branch_of
 
 LISTS = b"[" + b"[]," * 5_000_000 + b"[]]"  # 16 MB that were 400 once parsed
 BEGINNING = b'{"storygen": 1, "title": "", "settings": {}, "passages": '
@@ -40,6 +40,29 @@ def test_a_draft_comes_out_cut_into_a_branch() -> None:
     assert [p.text for p in whole.passages] == drafts.split(text)
     assert [p.parent_id for p in whole.passages] == [None, "1", "2"]
     assert whole.head_id == "3"
+
+
+def test_copies_come_out_of_the_process_once_and_share_their_text() -> None:
+    story = json.loads(branch_of(50))
+    story["passages"][0]["params"] = {"stop": ["xyz"]}
+    del story["passages"][7]["source"]
+    story["passages"][7]["text"] = "y"
+    story["passages"][8]["source"] = 8
+    data = json.dumps(story).encode()
+    whole = uploads.read("a.json", data)
+    assert whole == archive.load(data)
+    assert len({id(passage.text) for passage in whole.passages}) == 2
+    assert len({id(passage.params) for passage in whole.passages if passage.params}) == 1
+
+
+def test_no_more_of_what_the_process_tells_is_read_than_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "MOST_TOLD", 1000)
+    with pytest.raises(
+        StoryError, match=r"^'a.json' was not read: what is in it takes more than 1,000 bytes\.$"
+    ):
+        uploads.read("a.json", branch_of(50))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import re
 import tracemalloc
+from difflib import Match, SequenceMatcher
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from storygen.errors import StoryError
 from storygen.story import words
-from storygen.story.words import Sought, changed_spans, differences
+from storygen.story.words import Change, Effort, Sought, changed_spans, differences
 
 PROSE = st.lists(
     st.sampled_from(["Ann", "ran", " ", ", ", ".\n", "\n\n", "so", "é"]), max_size=20
@@ -35,7 +37,7 @@ def test_the_pieces_are_both_texts_whole(left: str, right: str) -> None:
 
 @given(PROSE, PROSE)
 def test_what_is_outside_the_changed_spans_was_there_before(before: str, after: str) -> None:
-    spans = changed_spans(before, after)
+    spans = changed_spans(before, after, Effort())
     assert all(start < stop for start, stop in spans)
     kept = iter(before)
     outside = [c for n, c in enumerate(after) if not any(a <= n < b for a, b in spans)]
@@ -130,3 +132,79 @@ def test_very_long_texts_differ_in_one_stretch(monkeypatch: pytest.MonkeyPatch) 
         ("right", " new word there"),
         ("same", " now."),
     ]
+
+
+def test_stretches_are_those_of_the_longest_runs() -> None:
+    left = "He ran home, and so did she; then it rained, and he sat. Ann ran."
+    right = "She ran home and so did he; then it rained. He sat, and Ann sat!"
+    a, b = (words._pieces(words._WORD, text) for text in (left, right))
+    expected: list[Change] = []
+    for kind, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "equal":
+            expected.append(("same", "".join(a[i:j])))
+            continue
+        expected += [("left", "".join(a[i:j]))] if i < j else []
+        expected += [("right", "".join(b[k:m]))] if k < m else []
+    assert differences(left, right) == expected
+
+
+def alternating(word: str, count: int, end: str = "") -> str:
+    """Words of which every other is this one: there are as many equal runs as words."""
+    return " ".join(f"{word} w{n}" for n in range(count)) + end
+
+
+STEPS = 200_000
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the stretches in which a longest run was looked for."""
+    sizes: list[int] = []
+    find = SequenceMatcher.find_longest_match
+
+    def spied(self: SequenceMatcher[str], alo: int, ahi: int, blo: int, bhi: int) -> Match:
+        sizes.append(ahi - alo)
+        return find(self, alo, ahi, blo, bhi)
+
+    monkeypatch.setattr(SequenceMatcher, "find_longest_match", spied)
+    monkeypatch.setattr(words, "_MOST_STEPS", STEPS)
+    return sizes
+
+
+def test_texts_with_many_equal_runs_are_compared_as_far_as_the_effort_goes(
+    looked_at: list[int],
+) -> None:
+    left, right = alternating("old", 1000), alternating("new", 1000)
+    found = differences(left, right)
+    assert sum(looked_at) <= STEPS
+    assert "".join(text for kind, text in found if kind != "right") == left
+    assert "".join(text for kind, text in found if kind != "left") == right
+    assert 50 < len(found) < 1000
+    assert all(a != b for (a, _), (b, _) in pairwise(found))
+
+
+def test_all_lines_of_a_text_share_one_effort(looked_at: list[int]) -> None:
+    left, right = (
+        "".join(f"{alternating(word, 200, f' end {n}')}\nLine {n}.\n" for n in range(10))
+        for word in ("old", "new")
+    )
+    found = differences(left, right)
+    assert sum(looked_at) <= STEPS
+    assert "".join(text for kind, text in found if kind != "left") == right
+
+
+def test_where_the_effort_is_spent_all_of_a_passage_has_changed() -> None:
+    effort = Effort(30)
+    assert changed_spans("He ran.", "He sat.", effort) == ((2, 6),)
+    assert effort.left < 14
+    assert changed_spans("He ran.", "He sat.", effort) == ((0, 7),)
+    assert changed_spans("He ran home, and so on.", "", effort) == ()
+
+
+@pytest.mark.parametrize("count", [20, 500])
+def test_what_is_remembered_costs_as_much_as_what_is_compared(count: int) -> None:
+    texts = alternating("ancient", count), alternating("recent", count)
+    assert (sum(map(len, texts)) <= words.REMEMBERED) == (count == 20)
+    first, second = Effort(), Effort()
+    assert changed_spans(*texts, first) == changed_spans(*texts, second)
+    assert first.left == second.left < Effort().left - sum(map(len, texts))
