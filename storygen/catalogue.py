@@ -1,6 +1,10 @@
 """The catalogue: what is in weights/, read from JSON only. No weights are opened, no torch."""
 
 import json
+import logging
+import math
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +12,10 @@ from typing import Any
 
 from storygen.errors import ModelNotFoundError
 from storygen.params import RANGES
+
+LOOK_EVERY = 1.0  # seconds between two looks at a folder that is kept in mind
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,35 @@ class Catalogue:
         raise ModelNotFoundError(
             f"There is no model {name[:80]!r} in {self.weights_dir}. Models there: {known}."
         )
+
+
+class Kept(Catalogue):
+    """A catalogue for whoever must not wait for the disk: it gives what it found last, and every
+    second or so has a thread look again. A disk that does not answer holds up the news alone."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.weights_dir, catalogue.first)
+        self._catalogue = catalogue
+        self._found: list[ModelInfo] | None = None
+        self._looked_at = -math.inf
+        self._looking = threading.Lock()
+
+    def models(self) -> list[ModelInfo]:
+        """What was found last; the first time, what is there now."""
+        if self._found is None:
+            self._found, self._looked_at = self._catalogue.models(), time.monotonic()
+        elif time.monotonic() - self._looked_at >= LOOK_EVERY and self._looking.acquire(False):
+            threading.Thread(target=self._look, name="catalogue", daemon=True).start()
+        return self._found
+
+    def _look(self) -> None:
+        try:
+            self._found = self._catalogue.models()
+        except OSError as error:
+            logger.warning("%s cannot be read.", self.weights_dir, exc_info=error)
+        finally:
+            self._looked_at = time.monotonic()
+            self._looking.release()
 
 
 def open_to(user: str, models: Sequence[ModelInfo]) -> list[ModelInfo]:

@@ -5,10 +5,11 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -193,7 +194,7 @@ async def _continued(
     await engine.start()
     try:
         read = await fit_prompt(
-            prompt,
+            [prompt],
             budget=prompt_budget(info.block_size, params.max_new_tokens),
             count_tokens=partial(engine.count_tokens, info.name),
         )
@@ -286,7 +287,8 @@ def _quantize(args: argparse.Namespace, settings: Settings) -> None:
 def _backup(args: argparse.Namespace, settings: Settings) -> None:
     from storygen.story.backup import back_up  # as above
 
-    manifest = asyncio.run(back_up(settings.store_url, args.file.absolute()))
+    with _ended_by_signals():
+        manifest = asyncio.run(back_up(settings.store_url, args.file.absolute()))
     size = args.file.stat().st_size
     print(f"{manifest['stories']:,} stories are in {args.file} now ({size / 1e6:,.1f} MB).")
 
@@ -294,8 +296,25 @@ def _backup(args: argparse.Namespace, settings: Settings) -> None:
 def _restore(args: argparse.Namespace, settings: Settings) -> None:
     from storygen.story.backup import restore  # as above
 
-    before = asyncio.run(restore(settings.store_url, args.file.absolute()))
+    with _ended_by_signals():
+        before = asyncio.run(restore(settings.store_url, args.file.absolute()))
     print(f"{args.file} is in place." + (f" What was there is in {before}." if before else ""))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ctrl+C and SIGTERM end what is done within at once, and have it clean up behind itself."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, leave) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _users(args: argparse.Namespace, settings: Settings) -> None:

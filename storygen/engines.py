@@ -2,7 +2,7 @@
 
 import math
 
-from storygen.catalogue import Catalogue
+from storygen.catalogue import Catalogue, Kept
 from storygen.engine.interface import Engine
 from storygen.engine.limits import Limits
 from storygen.settings import Settings
@@ -31,7 +31,7 @@ def _remote(settings: Settings, ledger: str) -> Engine:
     """The one that asks a server elsewhere; models of the same name here tell how to show its."""
     from storygen.engine.remote import RemoteEngine
 
-    catalogue = Catalogue(settings.weights_dir)
+    catalogue = Kept(Catalogue(settings.weights_dir))
     return RemoteEngine(
         settings.engine_url,
         settings.engine_key.get_secret_value(),

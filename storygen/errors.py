@@ -11,6 +11,7 @@ StorygenError
 │   └── QuotaError     a user's tokens are used up
 ├── SettingsError      a setting that cannot be used
 ├── StoryError         a story, passage or draft that cannot be found or stored
+│   ├── NoStoryError   a story that is not there, or is somebody else's
 │   └── DatabaseError  the story database cannot be used just now
 └── TrainError         a recipe, corpus or run that cannot go on
 
@@ -61,6 +62,10 @@ class SettingsError(StorygenError):
 
 class StoryError(StorygenError):
     """A story, passage or draft cannot be found, changed or stored."""
+
+
+class NoStoryError(StoryError):
+    """There is no such story, or it was deleted, or it is somebody else's."""
 
 
 class DatabaseError(StoryError):

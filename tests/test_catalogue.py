@@ -1,10 +1,13 @@
 """The catalogue reads JSON only, at every call, and is not stopped by one bad directory."""
 
 import json
+import os
+import threading
 
 import pytest
 
-from storygen.catalogue import Catalogue, open_to
+from storygen import catalogue as catalogue_module
+from storygen.catalogue import Catalogue, Kept, open_to
 from storygen.errors import ModelNotFoundError
 
 CONFIG = {"n_positions": 64, "n_layer": 2, "n_embd": 8, "vocab_size": 100}
@@ -27,6 +30,35 @@ def test_a_directory_added_later_is_there_at_the_next_call(tmp_path):
         ("THE END",),
     )
     assert (info.block_size, info.n_layer, info.n_embd, info.vocab_size) == (64, 2, 8, 100)
+
+
+def looks():
+    """The threads that look for models."""
+    return [thread for thread in threading.enumerate() if thread.name == "catalogue"]
+
+
+def test_who_must_not_wait_is_given_what_was_found_last(tmp_path, monkeypatch):
+    """A disk that does not answer stopped the page at every message."""
+    monkeypatch.setattr(catalogue_module, "LOOK_EVERY", 0)
+    add(tmp_path, "owl")
+    add(tmp_path, "ant")
+    kept = Kept(Catalogue(tmp_path))
+    assert [info.name for info in kept.models()] == ["ant", "owl"]
+    config = tmp_path / "ant" / "config.json"
+    config.unlink()
+    os.mkfifo(config)
+    for _ in range(3):
+        assert [info.name for info in kept.models()] == ["ant", "owl"]
+    (look,) = looks()  # no two at once
+    config.write_text("{")  # now it answers
+    look.join()
+    config.unlink()
+    add(tmp_path, "bee")
+    kept.models()
+    for look in looks():
+        look.join()
+    assert [info.name for info in kept.models()] == ["bee", "owl"]
+    assert kept.get("bee").n_layer == 2
 
 
 def test_models_are_listed_by_name_and_the_first_one_first(tmp_path):

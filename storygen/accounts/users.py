@@ -13,15 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from storygen.accounts import passwords
 from storygen.errors import AccountError
 from storygen.story.database import Database
-from storygen.story.schema import (
-    api_keys,
-    head_moves,
-    marks,
-    passages,
-    sign_ins,
-    stories,
-    users,
-)
+from storygen.story.purge import purge
+from storygen.story.schema import api_keys, sign_ins, stories, users
+from storygen.story.statements import UNFINISHED
 
 LONGEST_NAME = 64
 
@@ -80,7 +74,8 @@ class Users:
                 raise AccountError(f"There is a user {name!r} already: choose another name.")
             if await _exists(connection, users.c.id == row["id"]):
                 raise AccountError("These stories belong to a user already, who keeps them.")
-            if user_id is not None and not await _exists(connection, stories.c.owner == user_id):
+            left = (stories.c.owner == user_id) & (stories.c.head_number != UNFINISHED)
+            if user_id is not None and not await _exists(connection, left):
                 raise AccountError(f"There are no stories of {user_id[:40]!r} here to be taken.")
             added = await connection.execute(users.insert().values(row).returning(users))
             return as_user(added.mappings().one())
@@ -188,17 +183,25 @@ class Users:
             return await _sign_out(connection, await _user(connection, name))
 
     async def remove(self, name: str, *, with_stories: bool) -> tuple[User, int]:
-        """Remove a user; whom, and how many stories went too or are left behind under the id."""
+        """Remove a user; whom, and how many stories went too or are left behind under the id.
+
+        Stories that go cannot be seen from then on, and go in small steps: others write meanwhile.
+        """
         async with self._database.write() as connection:
             user = await _user(connection, name)
             await _sign_out(connection, user)
             await connection.execute(api_keys.delete().where(api_keys.c.user_id == user.id))
             await connection.execute(users.delete().where(users.c.id == user.id))
-            owned = sa.select(sa.func.count()).where(stories.c.owner == user.id)
-            count = (await connection.execute(owned)).scalar_one()
-            for table in (marks, head_moves, passages, stories) if with_stories else ():
-                await connection.execute(table.delete().where(table.c.owner == user.id))
-            return user, count
+            owned = sa.select(stories.c.id).where(stories.c.owner == user.id)
+            ids = (await connection.execute(owned)).scalars().all()
+            if with_stories:
+                hidden = {"head_number": UNFINISHED, "deleted_at": datetime.now(UTC)}
+                await connection.execute(
+                    stories.update().where(stories.c.owner == user.id).values(hidden)
+                )
+        for story_id in ids if with_stories else ():
+            await purge(self._database.write, user.id, story_id)
+        return user, len(ids)
 
     async def _added_once(self, name: str) -> User:
         try:

@@ -1,5 +1,6 @@
 """Limits: how much one user may ask of an engine, and for how long anybody waits."""
 
+import asyncio
 import math
 import time
 from collections import Counter, deque
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storygen.engine import ledger
+from storygen.engine.ledger import Ledger, Spent, text_of
 from storygen.errors import QuotaError
 
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
@@ -43,8 +44,8 @@ class Quotas:
         spans = ((HOUR, per_hour, "an hour"), (DAY, per_day, "a day"))
         self._spans = [span for span in spans if span[1]]
         self._clock = clock
-        self._file = kept_in if self._spans else None
-        self._spent = ledger.read(self._file) if self._file else {}
+        self._ledger = Ledger(kept_in) if kept_in and self._spans else None
+        self._spent: Spent = self._ledger.read() if self._ledger else {}
         self._kept = clock() // MINUTE  # when
         self._promised: Counter[str] = Counter()
 
@@ -60,17 +61,20 @@ class Quotas:
             self._promised[user] -= tokens
             if self._promised[user] <= 0:
                 del self._promised[user]
-            if self._kept != self._clock() // MINUTE:
-                self.keep()
+            minute = self._clock() // MINUTE
+            if self._ledger and self._kept != minute and self._ledger.write_aside(self._recent()):
+                self._kept = minute
 
-    def keep(self) -> None:
-        """Have a restart know what was written."""
-        if self._file is None:
-            return
-        self._kept = self._clock() // MINUTE
+    async def keep(self) -> None:
+        """Have a restart know what was written: it is in the file when this returns."""
+        if self._ledger:
+            await asyncio.to_thread(self._ledger.write, self._recent())
+
+    def _recent(self) -> str:
+        """What counts, as it is kept."""
         for user in list(self._spent):
             self._forget_old(user, self._clock())
-        ledger.write(self._file, self._spent)
+        return text_of(self._spent)
 
     def _check(self, user: str) -> None:
         now = self._clock()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from storygen import checkpoints
-from storygen.catalogue import Catalogue, ModelInfo
+from storygen.catalogue import Catalogue, Kept, ModelInfo
 from storygen.decode.choose import (
     Arithmetic,
     arithmetic,
@@ -80,7 +80,7 @@ class LocalEngine:
     ) -> None:
         """threads 0 takes what is there; native is a folder for the compiled decoder, None does
         without one; load makes a network of a model directory in its own way."""
-        self._catalogue, self._load, self._threads = catalogue, load, threads
+        self._catalogue, self._load, self._threads = Kept(catalogue), load, threads
         self._wanted = (device, dtype, cuda_capability(), native)
         place, self._form = choose(*self._wanted[:3])  # raises EngineError now
         self._on_card = place == "cuda"
@@ -103,6 +103,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Start the worker thread; models are loaded when they are first used."""
+        await asyncio.to_thread(self._catalogue.models)
         if self._worker is None:
             self._loop = asyncio.get_running_loop()
             self._mail = Mail(self._loop, self._deliver)
@@ -115,10 +116,10 @@ class LocalEngine:
             self._watch.cancel()
         if self._worker is not None:
             await asyncio.to_thread(self._worker.close, CLOSE_WITHIN)
-        self._quotas.keep()
+        await self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
-        """The models in the weights directory now."""
+        """The models in the weights directory, a second ago or two."""
         return self._catalogue.models()
 
     def health(self) -> Health:
@@ -331,9 +332,11 @@ class LocalEngine:
             self._restart()
 
     async def _watching(self) -> None:
-        """Look whether the worker is stuck, or what opens models, neither of which says so."""
+        """Look whether the worker is stuck, or what opens models, neither of which says so, and
+        for new models."""
         while True:
             await asyncio.sleep(WATCH_EVERY)
+            self._catalogue.models()
             if self._worker is None:
                 continue
             if self._worker.step_seconds > self._limits.stuck_after:

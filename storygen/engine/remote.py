@@ -118,7 +118,7 @@ class RemoteEngine:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             await upstream.close()
-            self._quotas.keep()
+            await self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
         """The models it had when it was last looked at."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from storygen import checkpoints
-from storygen.catalogue import Catalogue, ModelInfo
+from storygen.catalogue import Catalogue, Kept, ModelInfo
 from storygen.engine.interface import (
     Details,
     Health,
@@ -67,7 +67,7 @@ class RayEngine:
     ) -> None:
         """handles by model; lost and full is what a handle raises when a replica is gone, or when
         none takes any more."""
-        self._catalogue, self._handles = catalogue, handles
+        self._catalogue, self._handles = Kept(catalogue), handles
         self._lost, self._full, self._limits = lost, full, limits
         self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._tokenizers: dict[str, Tokenizer] = {}
@@ -82,7 +82,7 @@ class RayEngine:
     async def close(self) -> None:
         """Take nothing more. The replicas go on, for others."""
         self._is_open = False
-        self._quotas.keep()
+        await self._quotas.keep()
 
     def models(self) -> list[ModelInfo]:
         """The models that there are replicas for."""

@@ -4,7 +4,6 @@ A zip archive of a manifest and the database: SQLite's file, or what pg_dump mak
 storygen runs, and put back while it does not; what was there before is kept beside.
 """
 
-import asyncio
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from storygen.errors import StoryError
-from storygen.files import sha256, sync
+from storygen.files import sha256, sweep, sync
 from storygen.story.claims import RUNNING, claim_file
 from storygen.story.database import Database, place_of
 from storygen.story.schema import api_keys, sign_ins
@@ -31,6 +30,7 @@ FORMAT: Final = 1
 MANIFEST, CONTENT = "manifest.json", "database"
 MAX_MANIFEST = 10_000
 CHUNK = 1 << 20
+WORK = ".storygen-backup"  # a folder for what is not whole yet
 # A backup older than accounts has no such tables.
 SIGN_OUT: Final = """DO $$ BEGIN
 IF to_regclass('public.sign_ins') IS NOT NULL THEN DELETE FROM public.sign_ins; END IF;
@@ -46,11 +46,12 @@ async def back_up(url: str, target: Path) -> Mapping[str, Any]:
     """Write a backup of the database as it is at this moment; its manifest.
 
     Nothing is made nor brought up to date: who backs up before an update runs the new code beside
-    the old. Raises StoryError where there are no stories.
+    the old. Raises StoryError where there are no stories. Nothing else goes on meanwhile: a signal
+    that ends the program would not end a thread.
     """
     file = _file_of(url)
     said = await _said_by_server(url) if file is None else {}
-    return await asyncio.to_thread(_pack, url, file, said, target)
+    return _pack(url, file, said, target)
 
 
 def _file_of(url: str) -> Path | None:
@@ -330,9 +331,12 @@ def _run(name: str, url: str | None, *arguments: str) -> None:
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A new folder on the same disk, for this user alone, gone afterwards."""
+    """A new folder on the same disk, for this user alone, gone afterwards; so are those that
+    processes left there which were killed."""
+    folder = target.with_name(f"{WORK}.new-{os.getpid()}")
+    sweep(target.with_name(WORK))
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        folder.mkdir(mode=0o700)
     except OSError as error:
         raise StoryError(f"{target.parent} cannot be written: {error.strerror}.") from error
     try:

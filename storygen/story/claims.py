@@ -83,22 +83,25 @@ def claim_file(file: Path) -> FileLock:
 
 
 class SoleUse:
-    """Nobody else writes: whatever is unfinished when the file is opened was abandoned."""
+    """Nobody else writes: whatever is unfinished and not claimed here was abandoned."""
 
     is_shared = False
 
     def __init__(self, file: Path) -> None:
         self._lock = claim_file(file)
+        self._held: set[str] = set()
 
     async def take(self, given_id: str) -> bool:
-        """Nothing to do: the file is ours, and all in it."""
+        """Note it: nobody else could have it."""
+        self._held.add(given_id)
         return True
 
     async def keep(self) -> None:
-        """As above."""
+        """Nothing to do: the file is ours, and all in it."""
 
     async def let_go(self, given_id: str) -> None:
-        """As above."""
+        """Note it no longer."""
+        self._held.discard(given_id)
 
     async def tell(self, news: str) -> None:
         """Nobody is there to hear it."""
@@ -107,8 +110,8 @@ class SoleUse:
         """Nobody is there to tell anything."""
 
     async def abandoned(self, connection: AsyncConnection, ids: Sequence[str]) -> list[str]:
-        """All of them."""
-        return list(ids)
+        """All that are not claimed here."""
+        return [given_id for given_id in ids if given_id not in self._held]
 
     async def close(self) -> None:
         """Let the next program have the file."""

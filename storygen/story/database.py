@@ -25,7 +25,7 @@ from storygen.metrics import DATABASE_WRITE, timed
 from storygen.story.remedies import DAMAGED, remedy, words
 
 BUSY_MS = 5000  # how long a change waits for another program to let go
-RETRY_SECONDS = 0.02  # until a program that begins to use a new file may have done so
+RETRY_SECONDS = 0.02  # until another program, or a thread, may have done what is waited for
 QUEUE_SECONDS = 15.0  # how long a change waits for those of this program before it
 KEPT_OPEN = 8  # connections to SQLite; four times as many in a rush, a thread each
 CHECK_SECONDS = 10.0  # how long a start may look for damage: some GB
@@ -261,6 +261,23 @@ def _to_a_server(answer_within: float | None) -> dict[str, Any]:
             "server_settings": dict(SESSION),
         },
     }
+
+
+async def ask(connection: AsyncConnection, query: sa.Select[Any]) -> sa.CursorResult[Any]:
+    """What a query finds. It ends when nobody waits for it any more, though it may take minutes:
+    asyncpg sees to that itself, but a thread of SQLite's would work on."""
+    if connection.dialect.name == "postgresql":
+        return await connection.execute(query)
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    work = asyncio.ensure_future(connection.execute(query))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():  # which the thread may only be about to begin
+            await driver.interrupt()
+            await asyncio.wait([work], timeout=RETRY_SECONDS)
+        raise
 
 
 def place_of(url: sa.URL) -> str:

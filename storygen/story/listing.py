@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import sqlalchemy as sa
 
 from storygen.errors import StoryError
-from storygen.story.database import Database
+from storygen.story.database import Database, ask
 from storygen.story.growing import Growing
 from storygen.story.quota import Quota, size_of_story
 from storygen.story.rows import MAX_SEARCH, MAX_TITLE, as_story, new_id, new_story, within
@@ -41,6 +41,7 @@ class StoryList:
         self._database, self._growing = database, growing
         self._quota = Quota(growing, room)
         self._settling = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
+        self._searching = WeakValueDictionary[str, asyncio.Lock]()
 
     async def create_story(
         self,
@@ -76,7 +77,8 @@ class StoryList:
         or deleted.
 
         search keeps those with this text in the title or in any passage, on any branch; case
-        counts only beyond ASCII. before, the (updated_at, id) of the last story already shown,
+        counts only beyond ASCII. All that an owner keeps is read for one, so they go one after
+        another. before, the (updated_at, id) of the last story already shown,
         gives the next page.
         """
         if not 1 <= limit <= MAX_PAGE:
@@ -85,13 +87,33 @@ class StoryList:
         query = query.order_by(stories.c.updated_at.desc(), stories.c.id.desc())
         if not deleted:
             query = query.where((stories.c.archived_at.is_not(None)) == archived)
-        if needle := within(search, MAX_SEARCH, "search").strip():
-            query = query.where(mentions(owner, needle))
         if before is not None:
             query = query.where(sa.tuple_(stories.c.updated_at, stories.c.id) < before)
+        query = query.limit(limit)
+        if needle := within(search, MAX_SEARCH, "search").strip():
+            async with self._searching.setdefault(owner, asyncio.Lock()):
+                return await self._found(query.where(mentions(owner, needle)))
+        return await self._found(query)
+
+    async def titles(self, owner: str) -> dict[str, str]:
+        """The titles, by their ids, of all stories that are not deleted: those at hand and then the
+        archived, the last changed first. Of stories whole, a thousand may fill a gigabyte."""
+        query = (
+            sa.select(stories.c.id, stories.c.title)
+            .where(
+                stories.c.owner == owner,
+                stories.c.deleted_at.is_(None),
+                stories.c.head_number != UNFINISHED,
+            )
+            .order_by(
+                stories.c.archived_at.is_not(None),
+                stories.c.updated_at.desc(),
+                stories.c.id.desc(),
+            )
+        )
         async with self._database.read() as connection:
-            rows = await connection.execute(query.limit(limit))
-            return [as_story(row) async for row in gently(rows.mappings())]
+            rows = await connection.execute(query)
+            return {row["id"]: row["title"] async for row in gently(rows.mappings())}
 
     async def rename(self, owner: str, story_id: str, title: str) -> Story:
         """Give a story another title."""
@@ -137,6 +159,7 @@ class StoryList:
                 deleted_at=datetime.now(UTC),
                 updated_at=stories.c.updated_at,  # so that it comes back to its place
             )
+        self._quota.freed(owner)
 
     async def restore_story(self, owner: str, story_id: str) -> Story:
         """Show a deleted story again, just as it was."""
@@ -151,6 +174,11 @@ class StoryList:
                 .values(deleted_at=None)
             )
             return await story_of(connection, owner, story_id)
+
+    async def _found(self, query: sa.Select[Any]) -> list[Story]:
+        async with self._database.read() as connection:
+            rows = await ask(connection, query)
+            return [as_story(row) async for row in gently(rows.mappings())]
 
     async def _changed(self, owner: str, story_id: str, **values: object) -> Story:
         async with self._growing.change() as connection:

@@ -22,6 +22,7 @@ STORY = 2_500  # with its title
 PASSAGE = 1_500  # with what its writer says of it
 MOVE = 250  # of the head
 MEASURED_FOR = 600.0  # seconds for which a measure is believed, with what was added since
+REFUSED_FOR = 5.0  # seconds for which who had no room is not measured anew, but for a deletion
 MEGABYTE = 1_000_000
 
 
@@ -31,6 +32,8 @@ class _Account:
     def __init__(self) -> None:
         self.deciding = asyncio.Lock()  # about one request of the owner after another
         self.measured_at = -math.inf
+        self.kept_at = -math.inf
+        self.kept = 0  # as it was measured then: what was not deleted
         self.used = 0  # as it was measured, with what was let in since
         self.grown = 0  # ever, without being asked for
         self.storing = 0  # requests that were let in and are not stored yet
@@ -57,6 +60,8 @@ class Quota:
         async with account.deciding:
             is_old = time.monotonic() - account.measured_at > MEASURED_FOR
             if size > 0 and (is_old or account.used + size > self._limit):
+                if time.monotonic() - account.kept_at < REFUSED_FOR:
+                    self._require(account.kept, size)
                 await account.all_stored.wait()
                 await self._make_room(owner, account, size)
             account.used += size
@@ -81,18 +86,24 @@ class Quota:
             account.used += size
             account.grown += size
 
+    def freed(self, owner: str) -> None:
+        """Measure before the next refusal: the owner deleted something."""
+        if account := self._accounts.get(owner):
+            account.kept_at = -math.inf
+
     async def _make_room(self, owner: str, account: _Account, size: int) -> None:
         """Measure, and purge the owner's deleted stories, the oldest first, as far as needed."""
         grown = account.grown
         sizes = await self._sizes(owner)
         kept = sum(bytes_ for bytes_, deleted_at, _ in sizes if deleted_at is None)
+        account.kept, account.kept_at = kept, time.monotonic()
         self._require(kept, size)
         used = sum(bytes_ for bytes_, *_ in sizes)
         deleted = [story for story in sizes if story[1] is not None]
         for bytes_, _, story_id in sorted(deleted, key=lambda story: story[1]):
             if used + size <= self._limit:
                 break
-            if await purge(self._growing, owner, story_id):
+            if await purge(self._growing.change, owner, story_id):
                 used -= bytes_
         self._require(used, size)  # one may have been restored meanwhile
         account.measured_at = time.monotonic()

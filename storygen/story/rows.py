@@ -9,7 +9,10 @@ from uuid import UUID, uuid4
 from storygen.errors import StoryError
 from storygen.story.tree import Mark, Passage, Story
 
-COPY: Final = "copy"  # state of a row whose passage is as its source in all but its place
+# States of rows alone: of one whose passage is as its source in all but its place, and of one that
+# nobody sees yet, nor any that follows it.
+COPY: Final = "copy"
+HIDDEN: Final = "hidden"
 
 MAX_TEXT = 2_000_000
 MAX_TITLE = 500

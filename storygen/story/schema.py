@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from storygen.text import whole_characters
@@ -89,6 +90,9 @@ stories = Table(
     Index(None, "owner", "updated_at", "id"),
 )
 
+# Of a copy that nobody sees yet, see copies.py. Without a parameter, so that the index is used.
+IS_HIDDEN = text("state = 'hidden'")
+
 passages = Table(
     "passages",
     metadata,
@@ -110,6 +114,7 @@ passages = Table(
     UniqueConstraint("story_id", "id"),
     UniqueConstraint("story_id", "number"),
     Index("ix_passages_story_id_parent_id", "story_id", "parent_id"),  # for whoever deletes one
+    Index("ix_passages_hidden", "state", sqlite_where=IS_HIDDEN, postgresql_where=IS_HIDDEN),
     ForeignKeyConstraint(["story_id", "owner"], ["stories.id", "stories.owner"]),
     ForeignKeyConstraint(["story_id", "parent_id"], ["passages.story_id", "passages.id"]),
 )

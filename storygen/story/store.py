@@ -12,19 +12,20 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.errors import StoryError
 from storygen.story.claims import Claims, claims_on
-from storygen.story.copies import Rows, batches, moved, reworded
+from storygen.story.copies import add_copies, add_whole, moved, reworded
 from storygen.story.database import Database
 from storygen.story.growing import Growing, Owed
 from storygen.story.listing import StoryList
 from storygen.story.quota import MOVE, size_of, size_of_story, size_of_text
 from storygen.story.rows import (
+    HIDDEN,
     MAX_NAME,
     MAX_TEXT,
     as_mark,
@@ -39,11 +40,10 @@ from storygen.story.schema import passages as passages_table
 from storygen.story.schema import stories
 from storygen.story.statements import (
     HEAD,
-    UNFINISHED,
     hold,
     insert,
     last_move,
-    marked,
+    last_number,
     marks_of,
     parent_of,
     passages_of,
@@ -65,6 +65,14 @@ MOST_REMEMBERED = 50_000_000  # characters of them, by which their passages coun
 PASSAGE = 500  # characters that a passage counts for beside its text
 
 
+class _Read(NamedTuple):
+    """The passages of a story before the first that is not stored whole."""
+
+    passages: list[Passage]
+    last: int  # number of the last one
+    size: int  # characters that they count for
+
+
 class StoryStore(StoryList):
     """All stories of all writers. Every method but open and close acts for one owner.
 
@@ -74,8 +82,7 @@ class StoryStore(StoryList):
 
     def __init__(self, database: Database, growing: Growing, room: int = 0) -> None:
         super().__init__(database, growing, room)
-        # By owner and id, with the characters that they count for.
-        self._read: OrderedDict[tuple[str, str], tuple[list[Passage], int]] = OrderedDict()
+        self._read: OrderedDict[tuple[str, str], _Read] = OrderedDict()  # by owner and id
 
     @classmethod
     async def open(cls, url: str, room: int = 0) -> "StoryStore":
@@ -140,34 +147,8 @@ class StoryStore(StoryList):
         size = await asyncio.to_thread(size_of, rows.passages)
         size += size_of_story(json.dumps(settings)) + (0 if head_id is None else MOVE)
         story = new_story(owner, story_id, title, settings, now)
-        # Nobody else's change waits for all of a long story: it is stored batch by batch, as one
-        # that was deleted and cannot be restored, and seen once it is whole.
-        story |= {"head_number": UNFINISHED, "deleted_at": now}
         async with self._quota.room(owner, size):
-            return await self._add_whole(story, rows)
-
-    async def _add_whole(self, story: dict[str, Any], rows: Rows) -> Story:
-        async with self._growing.change() as connection:
-            held = await insert(connection, stories, story)
-        for batch in batches(rows.passages):
-            async with self._growing.change() as connection:
-                await connection.execute(passages_table.insert(), batch)
-        for batch in batches(marked(held, rows.marks)):
-            async with self._growing.change() as connection:
-                await connection.execute(marks_table.insert(), batch)
-        owner, story_id, count = held["owner"], held["id"], len(rows.passages)
-        head_number = 0 if rows.head_id is None else 1
-        async with self._growing.change() as connection:
-            if rows.head_id is not None:
-                await record_move(
-                    connection, dict(held) | {"head_number": head_number}, rows.head_id
-                )
-            await connection.execute(
-                stories.update()
-                .where(stories.c.id == story_id, stories.c.owner == owner)
-                .values(passage_count=count, head_number=head_number, deleted_at=None)
-            )
-            return await story_of(connection, owner, story_id)
+            return await add_whole(self._growing, story, rows)
 
     async def begin_story(
         self,
@@ -195,36 +176,43 @@ class StoryStore(StoryList):
         are read.
         """
         await self._growing.pay()
-        known, characters = self._read.pop((owner, story_id), ([], 0))
-        read = list(known)
+        known = self._read.pop((owner, story_id), _Read([], 0, 0))
+        read = list(known.passages)
         by_id = {passage.id: passage for passage in read}
         growing: list[Mapping[Any, Any]] = []
+        hidden: set[str] = set()
+        whole, last = len(read), known.last
         async with self._database.read() as connection:
             story = await story_of(connection, owner, story_id)
-            async for row in passages_of(connection, owner, story_id, after=len(known)):
+            async for row in passages_of(connection, owner, story_id, after=last):
+                if row["state"] == HIDDEN or row["parent_id"] in hidden:
+                    hidden.add(row["id"])
+                    continue
                 read.append(as_passage(row, by_id))
                 by_id[row["id"]] = read[-1]
                 if row["state"] == "streaming":
                     growing.append(row)
+                if not growing and not hidden:
+                    whole, last = len(read), row["number"]
             said = {
                 row["passage_id"]: as_mark(row)
                 async for row in marks_of(connection, owner, story_id)
+                if row["passage_id"] not in hidden
             }
             left = await self._growing.abandoned(connection, growing)
         if left:
-            self._read[owner, story_id] = known, characters
+            self._read[owner, story_id] = known
             await self._growing.settle(passages_table.c.id.in_(left))
             return await self.tree(owner, story_id)
-        complete = growing[0]["number"] - 1 if growing else len(read)
-        characters += sum(PASSAGE + len(p.text) for p in read[len(known) : complete])
-        self._remember((owner, story_id), read[:complete], characters)
+        size = sum(PASSAGE + len(p.text) for p in read[len(known.passages) : whole])
+        self._remember((owner, story_id), _Read(read[:whole], last, known.size + size))
         return StoryTree(read, story.head_id, said)
 
-    def _remember(self, key: tuple[str, str], complete: list[Passage], characters: int) -> None:
-        self._read[key] = complete, characters
+    def _remember(self, key: tuple[str, str], read: "_Read") -> None:
+        self._read[key] = read
         while len(self._read) > 1 and (
             len(self._read) > REMEMBERED
-            or sum(characters for _, characters in self._read.values()) > MOST_REMEMBERED
+            or sum(read.size for read in self._read.values()) > MOST_REMEMBERED
         ):
             self._read.popitem(last=False)
 
@@ -247,7 +235,7 @@ class StoryStore(StoryList):
         The text is stored as it is; see schema.WholeText for the two characters that cannot be.
         """
         given = new_id(passage_id)
-        row = {
+        row: dict[str, Any] = {
             "id": given,
             "story_id": story_id,
             "owner": owner,
@@ -271,7 +259,7 @@ class StoryStore(StoryList):
                 passage_count=stories.c.passage_count + 1,
                 head_number=stories.c.head_number + int(move_head),
             )
-            row["number"] = held["passage_count"]
+            row["number"] = 1 + await last_number(connection, held)
             row["parent_id"] = await parent_of(connection, held, parent_id, moved=move_head)
             added = await insert(connection, passages_table, row)
             if move_head:
@@ -303,7 +291,7 @@ class StoryStore(StoryList):
     ) -> list[Passage]:
         """The writer's passages, one after another, in a story that counts them already."""
         now, story_id = datetime.now(UTC), held["id"]
-        first = held["passage_count"] - len(texts) + 1
+        first = 1 + await last_number(connection, held)
         ids = [*(new_id() for _ in texts[1:]), new_id(passage_id)]
         added = []
         for number, (given, text) in enumerate(zip(ids, texts, strict=True), first):
@@ -319,30 +307,15 @@ class StoryStore(StoryList):
 
         From the first that changes on, the branch is copied, with what the writer said of it, and
         the head moved to the copy's end, so that undo brings the old words back; what differs in
-        nothing changes nothing.
+        nothing changes nothing. What another window adds before that is kept, where undo finds it.
         """
         tree = await self.tree(owner, story_id)
         rows = await asyncio.to_thread(reworded, owner, tree, texts)
-        count = len(rows.passages)
-        if not count:
+        if not rows.passages:
             return await self.story(owner, story_id)
         size = MOVE + await asyncio.to_thread(size_of, rows.passages)
-        async with self._quota.room(owner, size), self._growing.change() as connection:
-            held = await hold(
-                connection,
-                owner,
-                story_id,
-                passage_count=stories.c.passage_count + count,
-                head_number=stories.c.head_number + 1,
-            )
-            for row in rows.passages:
-                row["number"] += held["passage_count"] - count
-            for batch in batches(rows.passages):
-                await connection.execute(passages_table.insert(), batch)
-            for batch in batches(marked(held, rows.marks)):
-                await connection.execute(marks_table.insert(), batch)
-            await record_move(connection, held, rows.head_id)
-            return await story_of(connection, owner, story_id)
+        async with self._quota.room(owner, size):
+            return await add_copies(self._growing, owner, story_id, rows)
 
     async def mark(self, owner: str, story_id: str, passage_id: str, **changes: Any) -> Mark:
         """Say something of a passage: any field of Mark."""

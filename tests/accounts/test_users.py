@@ -1,11 +1,15 @@
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storygen.accounts.sign_ins import SignIns, hash_of
 from storygen.accounts.users import LONGEST_NAME, Users, known_as
-from storygen.errors import AccountError
+from storygen.errors import AccountError, DatabaseError
+from storygen.story import purge
 from storygen.story.database import Database
 from storygen.story.schema import marks, passages, stories
 from storygen.story.schema import users as users_table
@@ -133,6 +137,42 @@ async def test_stories_go_or_stay_as_asked_and_those_of_others_stay(
     assert [(a.user.name, a.stories) for a in await users.accounts()] == [("Bob", 1), ("Eve", 1)]
     with pytest.raises(AccountError, match="belong to a user already"):
         await users.add("Mallory", GOOD, user_id=eve.id)
+
+
+async def test_a_removed_users_stories_go_in_small_steps(
+    users: Users, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one, 349 MB of them locked everybody out."""
+    monkeypatch.setattr(purge, "BATCH", 3)
+    ada = await users.add("Ada", GOOD)
+    store = await StoryStore.open(url)
+    for _ in range(3):
+        story = await store.create_story(ada.id)
+        for n in range(7):
+            await store.add_passage(ada.id, story.id, "writer", f"{n}")
+    writes, database_write = 0, database.write
+
+    def write() -> AbstractAsyncContextManager[AsyncConnection]:
+        nonlocal writes
+        writes += 1
+        if writes == 9:
+            raise DatabaseError("The power is cut.")
+        return database_write()
+
+    monkeypatch.setattr(database, "write", write)
+    with pytest.raises(DatabaseError):  # between two steps
+        await users.remove("ada", with_stories=True)
+    assert await users.count() == 0
+    assert await store.stories(ada.id) == await store.stories(ada.id, deleted=True) == []
+    with pytest.raises(AccountError, match="no stories of"):
+        await users.add("Eve", GOOD, user_id=ada.id)
+    monkeypatch.setattr(purge, "ADDING", timedelta())
+    assert await purge.purge_old(store.growing, 0) == 3  # what is left goes with the next round
+    async with database.read() as connection:
+        for table in (stories, passages):
+            query = sa.select(sa.func.count()).select_from(table)
+            assert (await connection.execute(query)).scalar_one() == 0
+    await store.close()
 
 
 async def test_an_unknown_name_is_named_with_the_way_out(users: Users) -> None:

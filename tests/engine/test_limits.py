@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storygen.catalogue import Catalogue
+from storygen.engine import ledger
 from storygen.engine.limits import DAY, HOUR, MINUTE, Limits, Quotas, when
 from storygen.engine.memory import model_bytes, reserved_bytes
 from storygen.engine.runner import Runner
@@ -55,23 +56,54 @@ def test_what_is_being_written_counts_as_written():
     spend(quotas, 1)
 
 
-def test_a_restart_forgets_no_quota_and_a_kill_a_minute_of_it(tmp_path):
+def kept(file):
+    """The file, once nothing is being written aside."""
+    for thread in threading.enumerate():
+        if thread.name == "quotas":
+            thread.join()
+    return file
+
+
+async def test_a_restart_forgets_no_quota_and_a_kill_a_minute_of_it(tmp_path):
     clock, file = Clock(), tmp_path / "quotas.json"
     first = Quotas(100, 0, clock, file)
     spend(first, 60)
-    first.keep()  # as at the end of the process
+    await first.keep()  # as at the end of the process
     assert file.stat().st_mode & 0o777 == 0o600
     second = Quotas(100, 0, clock, file)
     clock.now += MINUTE
     spend(second, 40)  # the first of its minute: kept at once
     spend(second, 1, user="ben")  # killed before this is
-    third = Quotas(100, 0, clock, file)
+    third = Quotas(100, 0, clock, kept(file))
     with pytest.raises(QuotaError, match=r"within an hour \(100 "):
         spend(third, 1)
     spend(third, 99, user="ben")
     clock.now += 2 * HOUR
-    third.keep()
+    kept(file)
+    await third.keep()
     assert file.read_text() == "[]"  # nobody is kept for ever
+
+
+async def test_nobody_waits_while_the_disk_does_not_answer(tmp_path, monkeypatch):
+    """The file was written on the event loop."""
+    written, answers = [], threading.Event()
+
+    def replace_slowly(path, text):
+        answers.wait(10)
+        written.append(text)
+
+    monkeypatch.setattr(ledger, "_replace", replace_slowly)
+    clock, file = Clock(), tmp_path / "quotas.json"
+    quotas = Quotas(1000, 0, clock, file)
+    for _ in range(3):
+        clock.now += MINUTE
+        spend(quotas, 1)
+    assert written == []
+    answers.set()
+    kept(file)
+    assert len(written) == 1  # no two at once
+    await quotas.keep()
+    assert [written[0].count("["), written[1].count("[")] == [4, 6]  # a minute, and three
 
 
 @pytest.mark.parametrize(
@@ -83,10 +115,10 @@ def test_a_file_that_keeps_nothing_is_as_none(tmp_path, content):
     spend(Quotas(100, 0, Clock(), tmp_path / "quotas.json"), 1)
 
 
-def test_a_full_disk_is_no_reason_to_write_nothing(tmp_path):
+async def test_a_full_disk_is_no_reason_to_write_nothing(tmp_path):
     quotas = Quotas(100, 0, Clock(), tmp_path / "missing" / "quotas.json")
     spend(quotas, 1)
-    quotas.keep()
+    await quotas.keep()
 
 
 async def test_an_engine_knows_what_the_one_before_it_wrote(make_engine, tmp_path):

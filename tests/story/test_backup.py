@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 import zipfile
@@ -74,7 +75,7 @@ async def test_a_backup_made_while_writing_has_all_that_was_acknowledged(
     writing = asyncio.create_task(write())
     await enough.wait()
     before = list(acknowledged)
-    await back_up(url, tmp_path / "backup")
+    await asyncio.to_thread(asyncio.run, back_up(url, tmp_path / "backup"))
     stop.set()
     await writing
     await store.add_passage(ME, story.id, "writer", "after")
@@ -84,6 +85,48 @@ async def test_a_backup_made_while_writing_has_all_that_was_acknowledged(
     assert found[: len(before)] == before
     assert found == [f"{n}" for n in range(len(found))]
     assert old  # what was there is named
+
+
+# The command, told as soon as what is to be packed is there.
+ENDED = """
+import os, signal, sys, zipfile
+from storygen.story import backup
+sha256 = backup.sha256
+def ended(path):
+    assert path.is_file()
+    os.kill(os.getpid(), int(sys.argv[1]))
+    return sha256(path)
+backup.sha256 = ended
+from storygen.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["backup", "restore"])
+async def test_a_command_that_is_ended_leaves_no_copy(
+    sqlite_url: str, tmp_path: Path, command: str, kind: signal.Signals
+) -> None:
+    """A copy of everything, whole and readable, stayed for ever."""
+    story_id, backup = await told(sqlite_url, "Rain"), tmp_path / "backup"
+    if command == "restore":
+        await back_up(sqlite_url, backup)
+    folder = backup.parent if command == "backup" else tmp_path / "data"
+    there = set(folder.iterdir())
+    environment = os.environ | {"STORYGEN_DATABASE_URL": sqlite_url, "PYTHONPATH": str(ROOT)}
+    arguments = ("-c", ENDED, str(int(kind)), command, str(backup))
+    ended = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
+    is_killed = kind == signal.SIGKILL
+    assert await ended.wait() == (-9 if is_killed else 128 + kind)
+    left = set(folder.iterdir()) - there
+    assert len(left) == is_killed
+    assert await read(sqlite_url, story_id) == ["Rain"]
+    if command == "backup":  # by its next run, whatever file it is for
+        await back_up(sqlite_url, tmp_path / "another")
+        there.add(tmp_path / "another")
+    else:
+        there.add(Path(await restore(sqlite_url, backup)))
+    assert set(folder.iterdir()) == there
 
 
 async def test_where_there_is_no_database_none_is_made(sqlite_url: str, tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ async def test_what_was_never_whole_goes_whatever_is_set(store: StoryStore) -> N
 async def test_a_restored_story_is_not_purged_and_a_kept_one_never(store: StoryStore) -> None:
     kept = await told(store, ME)
     whole = await rows_of(store, kept)
-    await purge.purge(store.growing, ME, kept)
-    await purge.purge(store.growing, YOU, kept)
+    await purge.purge(store.growing.change, ME, kept)
+    await purge.purge(store.growing.change, YOU, kept)
     assert await rows_of(store, kept) == whole
 
 

@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from storygen.errors import DatabaseError, StoryError
+from storygen.story import quota
+from storygen.story import store as store_module
 from storygen.story.quota import PASSAGE, size_of, size_of_story
 from storygen.story.rows import MAX_NAME, MAX_TITLE
 from storygen.story.schema import metadata
@@ -99,6 +101,7 @@ FREE: dict[str, Way] = {
     "restore_story": _delete_and_restore,
     "stories": lambda store, _: store.stories(ME),
     "story": lambda store, at: store.story(ME, at.id),
+    "titles": lambda store, _: store.titles(ME),
     "tree": lambda store, at: store.tree(ME, at.id),
     "undo": _undo_and_redo,
 }
@@ -204,6 +207,30 @@ async def test_nothing_is_purged_for_what_would_not_fit_even_so(store: StoryStor
     await store.restore_story(ME, deleted)
 
 
+async def test_a_refusal_is_remembered_until_something_is_deleted(
+    store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All texts of who had no room were measured at each request."""
+    monkeypatch.setattr(quota, "REFUSED_FOR", math.inf)
+    first, _ = await add(store, 40_000), await add(store, 40_000)
+    sizes = AsyncMock(wraps=store._quota._sizes)
+    monkeypatch.setattr(store._quota, "_sizes", sizes)
+    for _ in range(5):
+        with pytest.raises(StoryError, match=r"take 0\.1 of .* nothing was added"):
+            await add(store, 40_000)
+    assert sizes.await_count == 1
+    await add(store, 1_000)  # what is smaller has room
+    await store.delete_story(ME, first)
+    await add(store, 40_000)
+    assert len(await store.stories(ME)) == 3
+    assert sizes.await_count == 2
+    monkeypatch.setattr(quota, "REFUSED_FOR", 0)
+    for _ in range(2):
+        with pytest.raises(StoryError, match="nothing was added"):
+            await add(store, 60_000)
+    assert sizes.await_count == 4
+
+
 async def test_what_is_measured_is_what_was_counted(store: StoryStore) -> None:
     text, params = "天é\U0001f600 x" * 50, {"a": [1, 2.5], "é": None}
     passages = [Passage(str(n), "", None, "model", text, NOW, params=params) for n in range(20)]
@@ -234,7 +261,7 @@ async def test_what_is_being_stored_is_neither_missed_nor_counted_twice(
     await add(store, 20_000)
     let_in = asyncio.Event()
     stored = asyncio.Event()
-    add_whole = store._add_whole
+    add_whole = store_module.add_whole
 
     async def slowly(*args: Any) -> Any:
         let_in.set()
@@ -242,19 +269,19 @@ async def test_what_is_being_stored_is_neither_missed_nor_counted_twice(
         return await add_whole(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_add_whole", slowly)
+        patch.setattr(store_module, "add_whole", slowly)
         first = asyncio.create_task(add(store, 35_000))
         await let_in.wait()
     store._quota._accounts[ME].measured_at = -math.inf
-    second = asyncio.create_task(add(store, 30_000))
-    third = asyncio.create_task(add(store, 30_000))
+    others = [asyncio.create_task(add(store, 30_000)) for _ in range(2)]
     for _ in range(100):
         await asyncio.sleep(0)
-    assert not second.done()
+    assert not any(other.done() for other in others)
     stored.set()
-    await asyncio.gather(first, second)
-    with pytest.raises(StoryError, match="nothing was added"):
-        await third
+    await first
+    done = await asyncio.gather(*others, return_exceptions=True)
+    (refused,) = [answer for answer in done if isinstance(answer, StoryError)]
+    assert "nothing was added" in str(refused)
     assert await measured(store) == store._quota._accounts[ME].used
 
 
@@ -265,7 +292,7 @@ async def test_what_was_refused_or_broke_off_takes_no_room(store: StoryStore) ->
         await store.add_passage(ME, story_id, "writer", "x" * 50_000, parent_id="none")
     assert store._quota._accounts[ME].used == before
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_add_whole", AsyncMock(side_effect=DatabaseError("Away.")))
+        patch.setattr(store_module, "add_whole", AsyncMock(side_effect=DatabaseError("Away.")))
         with pytest.raises(DatabaseError):
             await add(store, 50_000)
     await add(store, 60_000)

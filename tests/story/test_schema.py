@@ -151,7 +151,7 @@ async def rows_of(database: Database, columns: dict[str, list[str]]) -> dict[str
         return found
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 async def test_what_an_earlier_version_kept_opens_and_goes_on(
     empty_url: str, revision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +170,7 @@ async def test_what_an_earlier_version_kept_opens_and_goes_on(
     before = await rows_of(old, columns)
     await old.close()
     assert all(before.values())
-    assert len(columns) == {"0001": 3, "0002": 4, "0003": 6, "0004": 7}[revision]
+    assert len(columns) == {"0001": 3, "0002": 4, "0003": 6, "0004": 7, "0005": 7}[revision]
     store = await StoryStore.open(empty_url)
     assert await rows_of(store.database, columns) == before
     put_away = revision != "0001"

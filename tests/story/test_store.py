@@ -186,11 +186,11 @@ async def test_what_is_remembered_is_bounded_by_its_length(
     for one in [*stories, *stories]:
         await store.add_passage(ME, one.id, "writer", "x" * 5000)
         assert {p.text for p in await store.tree(ME, one.id)} == {"x" * 5000}
-        kept = [len(p.text) for passages, _ in store._read.values() for p in passages]
+        kept = [len(p.text) for read in store._read.values() for p in read.passages]
         assert 0 < sum(kept) <= 30_000
         assert all(
-            counted == sum(len(p.text) + store_module.PASSAGE for p in passages)
-            for passages, counted in store._read.values()
+            read.size == sum(len(p.text) + store_module.PASSAGE for p in read.passages)
+            for read in store._read.values()
         )
 
 
@@ -367,7 +367,7 @@ async def test_a_deleted_story_is_hidden_everywhere_and_comes_back_as_it_was(
     assert await store.stories(ME) == await store.stories(ME, search="Rain") == []
     assert await store.stories(ME, deleted=True) == [story]
     for name, call in CALLS.items():
-        if name not in {*MAKING, "stories", "restore_story", "grow_passage"}:
+        if name not in {*MAKING, "stories", "titles", "restore_story", "grow_passage"}:
             with pytest.raises(StoryError, match="There is no story"):
                 await call(store, ME, story)
     assert await store.restore_story(ME, story.id) == story
@@ -654,6 +654,7 @@ CALLS: dict[str, Call] = {
     "begin_story": lambda store, owner, story: begin(store, owner, story.id, ["x"], str(uuid4())),
     "story": lambda store, owner, story: store.story(owner, story.id),
     "stories": lambda store, owner, story: store.stories(owner, search="rain"),
+    "titles": lambda store, owner, story: store.titles(owner),
     "rename": lambda store, owner, story: store.rename(owner, story.id, "Mine"),
     "update_settings": lambda store, owner, story: store.update_settings(owner, story.id, {}),
     "change_settings": lambda store, owner, story: store.change_settings(owner, story.id, dict),
@@ -694,7 +695,7 @@ async def test_another_owners_story_is_as_if_it_were_not_there(
 ) -> None:
     before = await everything(store, story.id)
     nothing = Story(str(uuid4()), YOU, "", story.created_at, story.updated_at, str(uuid4()))
-    for name in set(CALLS) - {*MAKING, "stories"}:
+    for name in set(CALLS) - {*MAKING, "stories", "titles"}:
         with pytest.raises(StoryError) as missing:
             await CALLS[name](store, YOU, nothing)
         with pytest.raises(StoryError) as foreign:
@@ -715,6 +716,7 @@ async def test_another_owners_deleted_story_stays_deleted(store: StoryStore, sto
 async def test_lists_hold_only_the_owners_stories(store: StoryStore, story: Story) -> None:
     assert await store.stories(YOU) == []
     assert await store.stories(YOU, search="rain") == []
+    assert await store.titles(YOU) == {}
     assert await store.stories(ME, search="rain") == [story]
 
 
