@@ -1,13 +1,18 @@
-"""Bodies of requests as they come in: how large they may be, how slow, and how much of them is in
-memory at a time."""
+"""Requests as they come in: how large their bodies may be, how slow, and how much of them is in
+memory at a time; and what becomes of the work when nobody waits for it any more."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.types import Receive
+
+T = TypeVar("T")
+CLOSED = 499  # what nginx logs for a client that went away; nobody reads it
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,27 @@ class Incoming:
                         raise NotTaken(503)
         except TimeoutError:
             raise NotTaken(408) from None
+
+
+class GoneAway(Exception):
+    """The client closed its connection, or does not read what it is sent."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of work, which is cancelled when the client goes away: GoneAway, then. The
+    request's body must have been read."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise GoneAway
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)  # the slot is free after this
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

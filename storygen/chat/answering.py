@@ -16,6 +16,7 @@ from storygen.chat.guards import is_uuid
 from storygen.chat.page import signed_in
 from storygen.chat.shares import RETRY_SECONDS
 from storygen.errors import BusyError, DatabaseError, StoryError, StorygenError
+from storygen.incoming import CLOSED, GoneAway
 from storygen.observed import template
 from storygen.structure import is_plain
 
@@ -43,6 +44,8 @@ def answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
             if owner is None:
                 raise Refused(403, "This page is not signed in: reload it.")
             found = await answer(owner, request)
+        except GoneAway:
+            return Response(status_code=CLOSED)
         except Refused as refusal:
             return _refusal(refusal.status, str(refusal))
         except (BusyError, DatabaseError) as error:

@@ -4,8 +4,9 @@ Whatever changes the story itself is a turn and comes over the window's socket (
 """
 
 import json
+import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,11 +33,12 @@ from storygen.chat.history import cursor_of, position_of
 from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import passage_views, story_view, tree_view
-from storygen.errors import PromptError, StoryError
+from storygen.errors import DatabaseError, NoStoryError, PromptError, StoryError
+from storygen.incoming import unless_gone
 from storygen.story.feedback import preferences
 from storygen.story.prompt import Prompt, prompt_budget
 from storygen.story.steering import steering_of
-from storygen.story.tree import Passage, Story, StoryTree
+from storygen.story.tree import Passage, StoryTree
 from storygen.story.tree import manuscript as manuscript_of
 from storygen.story.words import Sought, differences
 
@@ -47,6 +49,8 @@ FAN = 12  # words of the fan
 MAX_COMPARED = 8_000_000  # characters of two branches, from where they part
 PIECE = 256_000  # bytes of thumbs that are sent at a time, and the rest of a line
 MAX_AFTER = 2_000  # characters of words tried at the end of the story
+
+logger = logging.getLogger(__name__)
 
 
 def routes(studio: Studio) -> list[Route]:
@@ -78,7 +82,7 @@ async def stories(studio: Studio, owner: str, request: Request) -> Any:
     """A page of the owner's stories."""
     asked = request.query_params
     limit = min(max(number_in(asked, "limit", 50), 1), 200)
-    found = await studio.store.stories(
+    listed = studio.store.stories(
         owner,
         search=asked.get("search", ""),
         limit=limit + 1,
@@ -86,37 +90,37 @@ async def stories(studio: Studio, owner: str, request: Request) -> Any:
         archived=switch_in(asked, "archived"),
         deleted=switch_in(asked, "deleted"),
     )
+    found = await unless_gone(request.receive, listed)
     more = cursor_of(found[limit - 1]) if len(found) > limit else None
     return {"stories": [story_view(story) for story in found[:limit]], "next": more}
 
 
 async def feedback(aside: Aside, studio: Studio, owner: str, request: Request) -> Any:
     """Thumbs and choices of all stories, a JSON object a line, streamed."""
-    found: list[Story] = []  # as they are now: one that changes meanwhile is not passed over
-    before = None
-    while page := await studio.store.stories(owner, limit=100, before=before):
-        found += page
-        before = page[-1].updated_at, page[-1].id
+    titles = await studio.store.titles(owner)
     headers = {"content-disposition": 'attachment; filename="storygen-feedback.jsonl"'}
     return StreamingResponse(
-        _thumbs(aside, studio, owner, found),
+        _thumbs(aside, studio, owner, titles),
         media_type="application/jsonl",
         headers=headers | NOT_KEPT,
     )
 
 
 async def _thumbs(
-    aside: Aside, studio: Studio, owner: str, stories: list[Story]
+    aside: Aside, studio: Studio, owner: str, titles: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
     """Piece by piece, of which one is in memory, and one story. Each is a turn of its own: whoever
-    reads slowly keeps nobody waiting."""
-    for story in stories:
+    reads slowly keeps nobody waiting. Where a story cannot be read they are cut off."""
+    for story_id, title in titles.items():
         try:
-            told = await studio.store.tree(owner, story.id)
-        except StoryError:  # deleted meanwhile
+            told = await studio.store.tree(owner, story_id)
+        except NoStoryError:  # deleted meanwhile
             continue
+        except DatabaseError as error:
+            logger.warning("The thumbs of all stories were cut off: %s", error)
+            raise
         rows = preferences(told)
-        while piece := await aside.run(owner, _piece, story.title, rows):
+        while piece := await aside.run(owner, _piece, title, rows):
             yield piece
 
 

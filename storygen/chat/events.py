@@ -21,10 +21,10 @@ from storygen.chat.controls import remembered
 from storygen.chat.doors import visitor_of
 from storygen.chat.draft import NOTHING_YET
 from storygen.chat.settings import apply_settings, show_settings
-from storygen.chat.sockets import Sockets
+from storygen.chat.sockets import Sockets, drop, socket_of
 from storygen.chat.state import Chat, Studio
 from storygen.chat.turn import Turn
-from storygen.errors import StoryError, StorygenError
+from storygen.errors import DatabaseError, StoryError, StorygenError
 
 Handler = Callable[[Chat, Any], Awaitable[None]]
 
@@ -71,7 +71,14 @@ def listen(sio: AsyncServer, studio: Studio) -> None:
         session = WebsocketSession.get(sid)
         if session is None:  # the window has gone again
             return
-        await connected(sid)
+        try:
+            await connected(sid)
+        except DatabaseError as error:  # the page comes again, as one that was never here
+            logger.warning("A window could not be shown its story: %s", error)
+            session.to_clear = True
+            if socket := socket_of(sio, session):
+                await drop(socket)
+            return
         chat = studio.chat(session)
         chat.opened.set()
         if chat.is_stored:

@@ -8,12 +8,13 @@ Conversions run beside the page, two at a time; what comes in is read by a proce
 Errors are {"error": "a sentence"}.
 """
 
+import logging
 import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -27,10 +28,9 @@ from storygen.chat.guards import IMPORT_PATH
 from storygen.chat.shares import Aside
 from storygen.chat.state import Studio
 from storygen.chat.views import story_view
-from storygen.errors import StoryError
+from storygen.errors import DatabaseError, NoStoryError
 from storygen.incoming import Bounds, Incoming, NotTaken
 from storygen.story import archive, books, drafts, uploads
-from storygen.story.listing import MAX_PAGE
 from storygen.story.store import StoryStore
 from storygen.story.tree import Story, StoryTree, manuscript
 from storygen.text import whole_characters
@@ -48,6 +48,8 @@ _UNSAFE = re.compile(  # in a name, or turning it around on the screen
     '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+'
 )
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
+
+logger = logging.getLogger(__name__)
 
 
 def routes(studio: Studio) -> list[Route]:
@@ -103,7 +105,10 @@ class _Files:
         if form not in kinds:
             raise Refused(404, f"{form[:20]!r} is no format of a story: choose {', '.join(kinds)}.")
         async with self._conversions.turn(owner) as run:  # a story in line is not in memory yet
-            story, tree = await self._found(owner, story_id)
+            try:
+                story, tree = await self._found(owner, story_id)
+            except NoStoryError as error:
+                raise Refused(404, str(error)) from error
             data = await run(_written, form, story, tree)
         kind = kinds[form]
         return Response(data, headers=_attachment(f"{file_name(story.title)}.{form}", kind))
@@ -111,44 +116,35 @@ class _Files:
     async def export_all(self, owner: str, request: Request) -> Response:
         """Every story, streamed: of a thousand stories one is in memory."""
         name = f"Stories {datetime.now(UTC):%Y-%m-%d}.zip"
-        return StreamingResponse(self._zipped(owner), headers=_attachment(name, ZIP))
+        ids = list(await self._store.titles(owner))
+        return StreamingResponse(self._zipped(owner, ids), headers=_attachment(name, ZIP))
 
-    async def _zipped(self, owner: str) -> AsyncIterator[bytes]:
+    async def _zipped(self, owner: str, ids: Sequence[str]) -> AsyncIterator[bytes]:
+        """Where one cannot be read the archive is cut off, which a browser says: one that is whole
+        but for some stories would be believed."""
         sink = _Sink()
         taken: set[str] = set()
-        with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as zipped:
-            for story in await self._all(owner):
-                async with self._conversions.turn(owner) as run:
-                    try:
-                        tree = await self._store.tree(owner, story.id)
-                    except StoryError:  # deleted meanwhile
-                        continue
-                    name = _unique(file_name(story.title), taken)
-                    await run(_pack, zipped, name, story, tree)
-                yield sink.taken()
+        try:
+            with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as zipped:
+                for story_id in ids:
+                    with suppress(NoStoryError):  # deleted meanwhile
+                        await self._add(zipped, owner, story_id, taken)
+                    yield sink.taken()
+        except DatabaseError as error:
+            logger.warning("An archive of all stories was cut off: %s", error)
+            raise
         yield sink.taken()
 
-    async def _all(self, owner: str) -> list[Story]:
-        """Every story that is not deleted, those at hand first."""
-        found: list[Story] = []
-        for archived in (False, True):
-            before = None
-            while True:
-                page = await self._store.stories(
-                    owner, limit=MAX_PAGE, before=before, archived=archived
-                )
-                found += page
-                if len(page) < MAX_PAGE:
-                    break
-                before = (page[-1].updated_at, page[-1].id)
-        return found
+    async def _add(
+        self, zipped: zipfile.ZipFile, owner: str, story_id: str, taken: set[str]
+    ) -> None:
+        async with self._conversions.turn(owner) as run:
+            story, tree = await self._found(owner, story_id)
+            await run(_pack, zipped, _unique(file_name(story.title), taken), story, tree)
 
     async def _found(self, owner: str, story_id: str) -> tuple[Story, StoryTree]:
-        try:
-            story = await self._store.story(owner, story_id)
-            return story, await self._store.tree(owner, story_id)
-        except StoryError as error:
-            raise Refused(404, str(error)) from error
+        story = await self._store.story(owner, story_id)
+        return story, await self._store.tree(owner, story_id)
 
     @asynccontextmanager
     async def _body(self, owner: str, request: Request, limit: int) -> AsyncIterator[bytearray]:

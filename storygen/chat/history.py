@@ -23,7 +23,7 @@ from chainlit.user import PersistedUser, User
 
 from storygen.chat.doors import Visitor
 from storygen.chat.screen import page_time, steps_of
-from storygen.errors import StoryError
+from storygen.errors import NoStoryError
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story
 
@@ -77,14 +77,18 @@ class StoryHistory(BaseDataLayer):
 
     async def get_thread_author(self, thread_id: str) -> str:
         """The owner of a story, empty when whoever asks has none of this id."""
-        return "" if await self._story(thread_id) is None else self.owner
+        try:
+            return (await self.store.story(self.owner, thread_id)).owner
+        except NoStoryError:
+            return ""
 
     async def get_thread(self, thread_id: str) -> ThreadDict | None:
         """A story with its active branch."""
-        story = await self._story(thread_id)
-        if story is None:
+        try:
+            story = await self.store.story(self.owner, thread_id)
+            tree = await self.store.tree(self.owner, thread_id)
+        except NoStoryError:
             return None
-        tree = await self.store.tree(self.owner, thread_id)
         return thread_of(story, tree.branch())
 
     async def list_threads(
@@ -156,12 +160,6 @@ class StoryHistory(BaseDataLayer):
 
     async def close(self) -> None:
         """Nothing: whoever opened the store closes it."""
-
-    async def _story(self, story_id: str) -> Story | None:
-        try:
-            return await self.store.story(self.owner, story_id)
-        except StoryError:
-            return None
 
 
 def cursor_of(story: Story) -> str:

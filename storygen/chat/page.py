@@ -13,12 +13,14 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from storygen import metrics
 from storygen.chat import guards
 from storygen.chat.doors import WRITER, Door, Gate, PasswordDoor, visitor_of
-from storygen.chat.shares import Crowd
+from storygen.chat.shares import RETRY_SECONDS, Crowd
+from storygen.errors import DatabaseError
 from storygen.hosts import is_loopback
 
 _OUTSIDE = re.compile(r"<(?:link|meta)\b[^>]*?https?://[^>]*>\s*")
@@ -38,6 +40,7 @@ def install(app: FastAPI, origins: Sequence[str], ours: Sequence[BaseRoute], doo
     # Chainlit packs its 4.6 MB script anew for every visitor, which holds up everyone else's words
     # for half a second; on this machine there is no line it would be too long for.
     app.user_middleware[:] = [m for m in app.user_middleware if not _packs(m)]
+    app.add_exception_handler(DatabaseError, _away)
     app.add_middleware(Crowd)
     app.add_middleware(Gate, door=door)
     app.add_middleware(  # the last one added is the first that is asked
@@ -74,6 +77,13 @@ def page_route(html: str, door: Door) -> Route:
         return response
 
     return Route("/{path:path}", page, methods=["GET", "HEAD"])
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """What Chainlit's routes answer while stories cannot be read, in its own form."""
+    metrics.error_told(error)
+    headers = {"cache-control": "no-store", "retry-after": str(RETRY_SECONDS)}
+    return JSONResponse({"detail": str(error)}, 503, headers)
 
 
 def _packs(middleware: Middleware) -> bool:

@@ -21,6 +21,7 @@ from storygen.accounts.keys import Keys
 from storygen.catalogue import ModelInfo, open_to
 from storygen.engine.interface import Engine, TokenScore
 from storygen.errors import ModelNotFoundError
+from storygen.incoming import CLOSED, GoneAway, unless_gone
 from storygen.observed import Observed
 from storygen.serve.answers import Answer
 from storygen.serve.asked import MOST_SCORED, asked
@@ -29,7 +30,7 @@ from storygen.serve.callers import Caller, Callers
 from storygen.serve.completions import Completion, Event
 from storygen.serve.readiness import Readiness
 from storygen.serve.refusals import Refused, refused
-from storygen.serve.streaming import CLOSED, EventStream, GoneAway, unless_gone
+from storygen.serve.streaming import EventStream
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LONGEST_TEXT = 1_000_000  # characters, as of a prompt

@@ -3,45 +3,20 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from storygen.incoming import GoneAway, unless_gone
 from storygen.serve.completions import Event
 from storygen.serve.refusals import NOT_KEPT, refused
 
-T = TypeVar("T")
 HEADERS = NOT_KEPT | {"x-accel-buffering": "no"}  # or nginx would collect the pieces
 SEND_SECONDS = 60.0  # for one piece to be taken
-CLOSED = 499  # what nginx logs for a client that went away; nobody reads it
 logger = logging.getLogger(__name__)
-
-
-class GoneAway(Exception):
-    """The client closed its connection, or does not read what it is sent."""
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of work, which is cancelled when the client goes away: GoneAway, then. The
-    request's body must have been read."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise GoneAway
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)  # the slot is free after this
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class EventStream(Response):

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -11,9 +12,13 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import Message
 
 from storygen.chat import answering, api
 from storygen.chat.state import Studio
+from storygen.errors import DatabaseError
+from storygen.incoming import CLOSED
+from storygen.story import listing
 from storygen.story.feedback import PARTNERS, preferences
 from storygen.story.store import StoryStore
 from storygen.story.tree import Passage, Story, StoryTree, manuscript
@@ -320,6 +325,67 @@ async def test_a_story_deleted_meanwhile_spoils_no_thumbs(
     monkeypatch.setattr(store, "tree", late)
     (pair,) = await lines(client)
     assert (pair["chosen"], pair["rejected"]) == (" 0", " 1")
+
+
+async def test_thumbs_that_cannot_all_be_read_end_in_an_error(
+    client: httpx.AsyncClient, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a busy database they were as if that were all."""
+    for _ in range(2):
+        await judged(store, 1)
+    tree, calls = store.tree, count()
+
+    async def busy(owner: str, story_id: str) -> StoryTree:
+        if next(calls):
+            raise DatabaseError("The story database is too busy to answer. Try again later.")
+        return await tree(owner, story_id)
+
+    monkeypatch.setattr(store, "tree", busy)
+    with pytest.raises(DatabaseError):
+        await lines(client)
+
+
+async def test_thumbs_are_of_all_stories_and_settings_of_none_are_read(
+    client: httpx.AsyncClient, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a thousand stories, parsed, were 700 MB."""
+    for archived in (True, False):
+        await store.archive(OWNER, (await judged(store, 1)).id, archived=archived)
+    monkeypatch.setattr(listing, "as_story", pytest.fail)
+    assert len(await lines(client)) == 2
+
+
+async def test_a_search_ends_when_its_client_leaves(
+    studio: Studio, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, is_cancelled = asyncio.Event(), False
+
+    async def endless(owner: str, **more: Any) -> list[Story]:
+        nonlocal is_cancelled
+        begun.set()
+        try:
+            return await asyncio.Future()
+        except asyncio.CancelledError:
+            is_cancelled = True
+            raise
+
+    async def receive() -> dict[str, str]:
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    monkeypatch.setattr(store, "stories", endless)
+    monkeypatch.setattr(answering, "signed_in", lambda request: OWNER)
+    scope = {"type": "http", "method": "GET", "path": "/api/stories", "headers": []}
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = Starlette(routes=api.routes(studio))
+    async with asyncio.timeout(5):
+        await app(scope | {"query_string": b"search=rain"}, receive, send)
+    assert is_cancelled
+    assert sent[0]["status"] == CLOSED
 
 
 async def judged(store: StoryStore, count: int) -> Story:

@@ -1,20 +1,32 @@
 """What comes over the socket besides prose: settings, commands, buttons, windows that open."""
 
 import html
+import json
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from uuid import uuid4
 
 import pytest
+from chainlit import socket as chainlits
 from chainlit.action import Action
+from chainlit.config import config
+from chainlit.session import ws_sessions_id
+from chainlit.types import ThreadDict
+from chainlit.user import PersistedUser
+from engineio.async_socket import AsyncSocket
+from socketio import AsyncServer
 
 from storygen.chat import events
+from storygen.chat.doors import Visitor
 from storygen.chat.guards import Written
 from storygen.chat.settings import apply_settings
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
 from storygen.engine.interface import Health
-from storygen.errors import StoryError
+from storygen.errors import DatabaseError, StoryError
 from storygen.story.store import StoryStore
+from storygen.story.tree import StoryTree
 from tests.chat.conftest import OWNER, Window, history_of
 
 
@@ -184,3 +196,77 @@ class Absent(FakeEngine):
 
 def _notices_of_no_model(window: Window) -> int:
     return sum("no model to write with" in html.unescape(o) for o in window.browser.outputs)
+
+
+class Page:
+    """A page that opens a story by Chainlit's own handlers, and comes again when its socket ends
+    without a word."""
+
+    def __init__(self, studio: Studio, story_id: str, patch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.resumed: list[str] = []
+        self._auth = {"sessionId": str(uuid4()), "threadId": story_id, "clientType": "webapp"}
+        self._sio = AsyncServer(async_mode="asgi", async_handlers=False)
+        for name in ("connect", "connection_successful", "disconnect"):
+            self._sio.on(name, getattr(chainlits, name))
+        patch.setattr(chainlits, "sio", self._sio)
+        patch.setattr(chainlits, "get_data_layer", lambda: history_of(studio.store))
+        patch.setattr(chainlits, "require_login", lambda: True)
+        patch.setattr(chainlits, "_authenticate_connection", self._authenticate)
+        patch.setattr(config.code, "on_chat_start", self._begin)
+        patch.setattr(config.code, "on_chat_resume", self._resume)
+        patch.setattr(config.code, "on_chat_end", None)
+        events.listen(self._sio, studio)
+
+    async def _authenticate(self, environ: object) -> tuple[PersistedUser, str]:
+        return PersistedUser(id=OWNER, identifier=OWNER, createdAt=""), ""
+
+    async def _begin(self) -> None:
+        self.begun += 1
+
+    async def _resume(self, thread: ThreadDict) -> None:
+        self.resumed.append(thread["id"])
+
+    async def come(self) -> list[str]:
+        """The names of what the page is told, and "closed" where its socket ends."""
+        socket = AsyncSocket(self._sio.eio, str(uuid4()))
+        self._sio.eio.sockets[socket.sid] = socket
+        environ = {"asgi.scope": {"storygen.visitor": Visitor(OWNER, OWNER)}}
+        await self._sio.eio.handlers["connect"](socket.sid, environ)
+        for said in (f"0{json.dumps(self._auth)}", '2["connection_successful"]'):
+            if not socket.closed:
+                await self._sio.eio.handlers["message"](socket.sid, said)
+        frames = [socket.queue.get_nowait() for _ in range(socket.queue.qsize())]
+        said = [frame.data for frame in frames if frame is not None]
+        told = [json.loads(data[1:])[0] for data in said if data.startswith("2")]
+        return [*told, *(["closed"] if socket.closed else [])]
+
+
+async def test_a_window_comes_again_to_its_story_when_the_database_is_back(
+    studio: Studio, window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told that there is no such story, and began another."""
+    await window.type("Begin.")
+    page = Page(studio, window.chat.story_id, monkeypatch)
+
+    def away(after: int) -> None:
+        calls = count()
+        tree = StoryStore.tree
+
+        async def read(store: StoryStore, owner: str, story_id: str) -> StoryTree:
+            if next(calls) == after:
+                raise DatabaseError("The story database is too busy to answer. Try again later.")
+            return await tree(store, owner, story_id)
+
+        monkeypatch.setattr(studio.store, "tree", partial(read, studio.store))
+
+    for after in (0, 1):  # as it comes, and as it is shown its story
+        away(after)
+        told = await page.come()
+        assert told[-1] == "closed"
+        assert "resume_thread_error" not in told
+        assert (page.begun, page.resumed) == (0, [])
+    assert "resume_thread" in await page.come()
+    assert (page.begun, page.resumed) == (0, [window.chat.story_id])
+    for session in ws_sessions_id.values():
+        events.leave(studio, studio.chat(session))

@@ -5,8 +5,11 @@ import io
 import re
 import resource
 import threading
+import weakref
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
 
 import chainlit as cl
 import httpx
@@ -23,8 +26,9 @@ from storygen.chat.doors import Gate, LocalDoor
 from storygen.chat.draft import Draft
 from storygen.chat.files import file_name, routes
 from storygen.chat.state import Studio
+from storygen.errors import DatabaseError
 from storygen.params import SamplingParams
-from storygen.story import archive, drafts, uploads
+from storygen.story import archive, drafts, listing, statements, uploads
 from storygen.story.archive import Whole
 from storygen.story.books import FORMATS
 from storygen.story.steering import Lore, Steering
@@ -143,6 +147,100 @@ async def test_all_that_the_page_stores_with_a_story_comes_back(
     assert [p.params for p in now] == [p.params for p in was]
 
 
+AWAY = "The story database is too busy to answer. Try again later."
+
+
+def away(store: StoryStore, monkeypatch: pytest.MonkeyPatch, *names: str, after: int = 0) -> None:
+    """Let the database be away at these methods of a store, after so many calls."""
+
+    def failing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        calls = count()
+
+        async def ask(*args: Any, **more: Any) -> Any:
+            if next(calls) >= after:
+                raise DatabaseError(AWAY)
+            return await method(*args, **more)
+
+        return ask
+
+    for name in names:
+        monkeypatch.setattr(store, name, failing(getattr(store, name)))
+
+
+async def test_an_archive_that_cannot_be_finished_does_not_look_finished(
+    browser: httpx.AsyncClient,
+    studio: Studio,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a busy database it was an archive like any other, but for the stories it had not."""
+    for number in range(3):
+        await taken_in(browser, f"{number}.txt", b"It rained.")
+    away(studio.store, monkeypatch, "tree", after=2)
+    sent: list[dict[str, Any]] = []
+    with pytest.raises(DatabaseError, match="too busy"):
+        await ask(studio, "GET", "/api/export", sent)
+    assert sent[0]["status"] == 200
+    assert all(message["more_body"] for message in sent[1:])
+    half = b"".join(message["body"] for message in sent[1:])
+    assert half.startswith(b"PK")
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.ZipFile(io.BytesIO(half))
+    (record,) = [record for record in caplog.records if record.name == files.logger.name]
+    assert (record.levelname, AWAY in record.getMessage()) == ("WARNING", True)
+
+
+async def test_a_database_that_is_away_is_no_missing_story(
+    browser: httpx.AsyncClient, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = await taken_in(browser, "a.txt", b"It rained.")
+    away(studio.store, monkeypatch, "story", "tree", "titles", "stories")
+    for path in (f"/api/stories/{story}/export/txt", "/api/export"):
+        answer = await browser.get(path)
+        assert (answer.status_code, answer.json()) == (503, {"error": AWAY}), path
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_story_deleted_meanwhile_spoils_no_archive(
+    browser: httpx.AsyncClient, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await taken_in(browser, "Fog.txt", b"It rained.")
+    gone = await taken_in(browser, "Gone.txt", b"gone")
+    tree = studio.store.tree
+
+    async def late(owner: str, story_id: str) -> StoryTree:
+        if story_id == gone:
+            await studio.store.delete_story(owner, story_id)
+        return await tree(owner, story_id)
+
+    monkeypatch.setattr(studio.store, "tree", late)
+    answer = await browser.get("/api/export")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as zipped:
+        assert sorted(zipped.namelist()) == ["Fog.json", "Fog.md"]
+
+
+async def test_of_the_stories_of_an_archive_one_is_in_memory(
+    browser: httpx.AsyncClient, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their settings may be 700 MB to the thousand."""
+    for number in range(5):
+        await studio.store.create_story(OWNER, title=f"{number}", settings={"steering": {}})
+    held, most = [], []
+    real = listing.as_story, statements.as_story
+    for module, read in zip((listing, statements), real, strict=True):
+
+        def counted(row: Any, read: Any = read) -> Any:
+            story = read(row)
+            held.append(weakref.ref(story))
+            most.append(sum(one() is not None for one in held))
+            return story
+
+        monkeypatch.setattr(module, "as_story", counted)
+    answer = await browser.get("/api/export")
+    assert len(zipfile.ZipFile(io.BytesIO(answer.content)).namelist()) == 10
+    assert 0 < max(most) <= 3
+
+
 async def test_nothing_at_all_is_an_archive_too(browser: httpx.AsyncClient) -> None:
     answer = await browser.get("/api/export")
     assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == []
@@ -206,20 +304,29 @@ async def test_nothing_that_comes_in_is_read_in_this_process(
     await taken_in(browser, "a.txt", b"It was dark.")
 
 
-async def ask(studio: Studio, parts: list[bytes], length: int | None) -> tuple[int, int]:
-    """Import what comes in parts, whatever length it says it has; the status, and parts read."""
+async def ask(
+    studio: Studio,
+    method: str,
+    path: str,
+    sent: list[dict[str, Any]],
+    parts: Sequence[bytes] = (b"",),
+    length: int | None = None,
+) -> int:
+    """Ask with a body in parts, whatever length it says it has; how many of them were read."""
     token = cookies()["access_token"].encode()
     headers = [(b"cookie", b"access_token=" + token)]
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
+    path, _, query = path.partition("?")
     scope = {
         "type": "http",
-        "method": "POST",
-        "path": "/api/import",
-        "query_string": b"name=a.txt",
+        "asgi": {"spec_version": "2.4"},
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
         "headers": headers,
     }
-    read, sent = 0, []
+    read = 0
 
     async def receive() -> dict[str, object]:
         nonlocal read
@@ -228,10 +335,17 @@ async def ask(studio: Studio, parts: list[bytes], length: int | None) -> tuple[i
         more = read < len(parts)
         return {"type": "http.request", "body": parts[read - 1], "more_body": more}
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     await Gate(Starlette(routes=routes(studio)), door=LocalDoor())(scope, receive, send)
+    return read
+
+
+async def import_in(studio: Studio, parts: list[bytes], length: int | None) -> tuple[int, int]:
+    """The status, and how many of the parts were read."""
+    sent: list[dict[str, Any]] = []
+    read = await ask(studio, "POST", "/api/import?name=a.txt", sent, parts, length)
     return sent[0]["status"], read
 
 
@@ -240,11 +354,11 @@ async def test_no_more_is_read_than_can_be_taken(
 ) -> None:
     monkeypatch.setenv("CHAINLIT_AUTH_SECRET", "x" * 48)
     monkeypatch.setattr(drafts, "MAX_FILE", 1000)
-    assert await ask(studio, [b"x" * 400] * 2, 800) == (200, 2)
-    assert await ask(studio, [b"x" * 400] * 9, 800) == (413, 3)  # it lied
-    assert await ask(studio, [b"x" * 400] * 9, 3600) == (413, 0)
+    assert await import_in(studio, [b"x" * 400] * 2, 800) == (200, 2)
+    assert await import_in(studio, [b"x" * 400] * 9, 800) == (413, 3)  # it lied
+    assert await import_in(studio, [b"x" * 400] * 9, 3600) == (413, 0)
     monkeypatch.setattr(files, "READ_SECONDS", 0.0)
-    assert (await ask(studio, [b"x"] * 100, None))[0] == 408
+    assert (await import_in(studio, [b"x"] * 100, None))[0] == 408
 
 
 async def test_the_guard_lets_files_in_and_nothing_else_of_their_size(

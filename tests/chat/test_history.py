@@ -9,9 +9,10 @@ from storygen.chat.events import resume
 from storygen.chat.history import UNTITLED, StoryHistory
 from storygen.chat.screen import SHOWN_TEXT
 from storygen.chat.state import Studio
+from storygen.errors import DatabaseError
 from storygen.story.rows import MAX_TEXT
 from storygen.story.store import StoryStore
-from storygen.story.tree import Role
+from storygen.story.tree import Role, Story, StoryTree
 from tests.chat.conftest import OWNER, Window, history_of
 
 
@@ -179,6 +180,33 @@ async def test_deleted_story_leaves_the_list_and_can_come_back(
     assert await history.get_thread(story_id) is None
     await store.restore_story(OWNER, story_id)
     assert await history.get_thread(story_id) is not None
+
+
+async def test_a_database_that_is_away_is_no_missing_story(
+    history: StoryHistory, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story_id = await a_story(store)
+
+    async def away(owner: str, story_id: str) -> Story:
+        raise DatabaseError("The story database is too busy to answer. Try again later.")
+
+    monkeypatch.setattr(store, "story", away)
+    for ask in (history.get_thread, history.get_thread_author):
+        with pytest.raises(DatabaseError):
+            await ask(story_id)
+
+
+async def test_a_story_deleted_while_it_is_read_is_none(
+    history: StoryHistory, store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story_id, tree = await a_story(store), store.tree
+
+    async def late(owner: str, story_id: str) -> StoryTree:
+        await store.delete_story(owner, story_id)
+        return await tree(owner, story_id)
+
+    monkeypatch.setattr(store, "tree", late)
+    assert await history.get_thread(story_id) is None
 
 
 async def test_chainlits_own_writes_change_nothing(

@@ -7,12 +7,18 @@ import re
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 from chainlit import config as chainlits
 from chainlit.server import app, router
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from storygen.chat import guards, page
+from storygen.chat.doors import LocalDoor
+from storygen.errors import DatabaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = """<head><link rel="preconnect" href="https://fonts.example/" crossorigin />
@@ -86,3 +92,20 @@ def test_public_files_point_nowhere_else() -> None:
     for path in filter(Path.is_file, (ROOT / "public").rglob("*")):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|@import|url\(", text), path
+
+
+async def test_a_database_that_is_away_is_said_where_chainlit_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(request: Request) -> Response:
+        raise DatabaseError("The story database is too busy to answer. Try again later.")
+
+    monkeypatch.setattr(guards, "needed_routes", lambda *_: [])
+    monkeypatch.setattr(page, "local_html", lambda root: HTML)
+    page.install(ours := FastAPI(), [], [Route("/project/thread/x", away)], LocalDoor())
+    transport = httpx.ASGITransport(ours)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.get("/project/thread/x")
+    assert answer.status_code == 503
+    assert "too busy" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) > 0
