@@ -56,6 +56,7 @@ async def cutting(url: str, seed: int) -> AsyncIterator[str]:
         left = luck.choice([300, 600, 1000, 2000, 3000, 50_000])
         there = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
         forth = asyncio.create_task(_copy(reader, there[1], 10**9))
+        forth.add_done_callback(lambda _: there[1].close())  # who asked has gone
         try:
             await _copy(there[0], writer, left)
         finally:
