@@ -84,7 +84,7 @@ def test_machines_ask_each_chat_itself(town: Town) -> None:
 async def test_guesses_from_one_address_are_counted_at_one_chat(town: Town) -> None:
     another = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
     async with httpx.AsyncClient(base_url=town.url, timeout=PATIENCE, transport=another) as http:
-        forms = [{"name": f"nobody {n}", "password": "guess"} for n in range(25)]
+        forms = [{"name": "nobody", "password": f"guess {n}"} for n in range(25)]
         cookies = [{"Cookie": f"storygen_browser={n:032x}"} for n in range(25)]
         answers = await asyncio.gather(
             *(http.post("/login", data=f, headers=c) for f, c in zip(forms, cookies, strict=True))
