@@ -186,6 +186,8 @@ class Screen:
             under = str(uuid.uuid4())
             self._notices.append(under)
             await self.emitter.send_step(_step(under, ""))
+        if not self._offered:  # the page may show them still, from a server that it has lost
+            await self._remove(actions)
         for action in actions:
             action.forId = under
             await self.emitter.emit("action", action.to_dict())

@@ -40,6 +40,8 @@ def test_a_writer_loses_nothing_with_the_chat_and_goes_on(
         assert after[:2] == before
         assert after[2] == SECOND
         expect(page).to_have_url(re.compile("/thread/"))
+        for label in ("Continue", "Undo", "Copy"):
+            expect(page.get_by_role("button", name=label)).to_have_count(1)
 
         desk.reload()
         assert desk.texts() == after
