@@ -18,7 +18,7 @@ from storygen.errors import BusyError, EngineError
 from storygen.text import whole_characters
 
 JSON = {"content-type": "application/json"}
-MAX_ANSWER = 32_000_000  # bytes; the scores of a million characters
+MAX_ANSWER = 32_000_000  # bytes, several times what our own server answers
 MOST_PIECES = 8  # that were read and not taken yet, of at most 64 kB each
 MAX_TOLD = 300  # characters of what it says of an error
 CONNECT_WITHIN = 5.0  # seconds

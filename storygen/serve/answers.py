@@ -32,9 +32,9 @@ class Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, piece by piece."""
         body = bytes(self.body)
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        status, headers = self.status_code, self.raw_headers
         async with sending():
-            await taken(send, start)
+            await taken(send, {"type": "http.response.start", "status": status, "headers": headers})
             for at in range(0, len(body), PIECE):
                 piece, more = body[at : at + PIECE], at + PIECE < len(body)
                 await taken(send, {"type": "http.response.body", "body": piece, "more_body": more})

@@ -62,8 +62,10 @@ def routes(engine: Engine, keys: Keys | None) -> list[Route]:
         ("/v1/next_words", "POST", api.next_words),
         ("/tokenize", "POST", api.tokenize),
     ]
-    served = [Route(path, _Asked(callers, ask), methods=[method]) for path, method, ask in found]
-    nothing = _Asked(callers, _nothing_but(served))
+    served = [
+        Route(path, _Answering(callers, ask), methods=[method]) for path, method, ask in found
+    ]
+    nothing = _Answering(callers, _nothing_but(served))
     return [*served, Route("/v1/{path:path}", nothing, methods=METHODS)]
 
 
@@ -151,7 +153,7 @@ class _Api:
         return models[name]
 
 
-class _Asked:
+class _Answering:
     """An ASGI application that answers who may ask; every error in OpenAI's form."""
 
     def __init__(self, callers: Callers, ask: Ask) -> None:
