@@ -151,7 +151,7 @@ def _engine(costs: Costs) -> str:
         _table([*head, f"of {SLOTS}", "a passage, s"], rows)
         + "\n\nProcessor time, sampling and the engine's own bookkeeping included. A passage: 140 "
         "tokens written among eight, and 105 read, which is a story not remembered three times in "
-        "ten. `small` and `gpt2` are random weights of those sizes."
+        "ten. `tiny`, `small` and `gpt2` are random weights of those sizes."
     )
 
 
