@@ -16,6 +16,7 @@ from storygen.errors import AccountError
 if TYPE_CHECKING:  # takes a while: not for other commands, nor for --help
     from storygen.accounts.users import Account, Users
 
+WINDOWS_END = 3.0  # seconds: windows.py notices within two, and keeps what was being written
 Verb: TypeAlias = "Callable[[Users, argparse.Namespace], Awaitable[str]]"
 
 LOCAL_WRITER = "writer"  # whose the stories are that were written without a login
@@ -148,6 +149,9 @@ async def _share(_: "Users", args: argparse.Namespace) -> str:
 
 
 async def _remove(users: "Users", args: argparse.Namespace) -> str:
+    if args.with_stories:  # what a window that is still open writes must not be left behind
+        await users.disable(args.name)
+        await asyncio.sleep(WINDOWS_END)
     user, count = await users.remove(args.name, with_stories=args.with_stories)
     stories = f"{count} {'story' if count == 1 else 'stories'}"
     if args.with_stories:

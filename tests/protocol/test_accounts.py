@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -368,6 +369,42 @@ async def test_who_is_let_in_no_more_brings_no_window_over_an_open_socket(
         await CHANGES[change](users)
         assert await opened.enter() == "4"
         assert await opened.answer() == ""
+
+
+async def test_nothing_stays_of_a_user_who_wrote_until_the_end(
+    shared: Server, users: Users
+) -> None:
+    cookie = cookie_of(await asyncio.to_thread(sign_in, shared, "guest", GUEST))
+    guest = await users.user("guest")
+
+    def stored() -> int:
+        with sqlite3.connect(shared.data / "stories.db") as database:
+            query = "select count(*) from stories where owner = ?"
+            (stories,) = database.execute(query, (guest.id,)).fetchone()
+        database.close()
+        return int(stories)
+
+    async with connecting(shared, cookie) as connect:
+        windows = [await connect() for _ in range(40)]
+
+        async def begin_stories() -> None:
+            for window in windows:
+                if window.socket.connected:
+                    await window.send("It was a dark night.")
+                await asyncio.sleep(0.2)
+
+        beginning = asyncio.create_task(begin_stories())
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "storygen", "users", "remove", "guest", "--with-stories"),
+            cwd=ROOT,
+            env=environment(shared.data),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await command.communicate()
+        assert re.fullmatch(rb"guest is removed, with [1-9]\d* stor(y|ies)\.\n", said), said
+        await beginning
+    assert stored() == 0
 
 
 def test_the_cookie_is_for_this_page_alone_and_names_nobody(shared: Server) -> None:
