@@ -15,6 +15,7 @@ from types import FrameType
 import uvicorn
 
 from storygen.chat.state import Studio
+from storygen.connections import Connection
 from storygen.errors import StorygenError
 from storygen.story import leash
 
@@ -82,10 +83,11 @@ class Ending:
 
 
 def _bound(server: object) -> None:
-    """Have uvicorn wait no longer for a file that drips in or a book that nobody reads. Chainlit,
-    which makes the server, has no setting for it."""
+    """Have uvicorn wait no longer for a file that drips in or a book that nobody reads, at the end
+    as before. Chainlit, which makes the server, has no setting for it."""
     if isinstance(server, uvicorn.Server):
         server.config.timeout_graceful_shutdown = ANSWERING
+        server.config.http_protocol_class = Connection
 
 
 def _give_up() -> None:

@@ -9,6 +9,7 @@ parses whatever it is sent, however much that is.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ FRAME_KINDS, MESSAGE = 7, "4"  # of Engine.IO
 MOST_PACKETS = 400  # that wait for a window to read them: twenty seconds of a passage
 MOST_CHARACTERS = 2_000_000  # of them, beside the first, which may be a whole story
 MOST_STRUCTURE = 5000  # characters of a packet that are not in texts; a page sends some hundred
+MOST_SOCKETS = 200  # of one user: windows, and those that are about to come or gone
 LONGEST_SIGN = 100  # of a frame that is no packet: a ping is one character
 # Who asks stands in what the server says with these; from a window they would be believed.
 SERVERS_OWN = {"connect", "disconnect"}
@@ -169,11 +171,16 @@ def _of_known_kinds(
 
 def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable[..., Any]:
     """A handler of sockets that lets one end whose frames are not even of the protocol's kinds, or
-    more than its user may send."""
+    more than its user may send; of sockets themselves a user has so many."""
+    open_of = Counter[str]()
 
     async def handle_framed(scope: Scope, receive: Receive, send: Send) -> Any:
         visitor = visitor_of(scope)
         owner = visitor.owner if visitor else ""
+        if scope["type"] == "websocket" and open_of[owner] >= MOST_SOCKETS:
+            logger.warning("A user has too many sockets open; one more was refused.")
+            await receive()
+            return await send({"type": "websocket.close", "code": 1013})
 
         def accepts(frame: str | bytes) -> bool:
             if not budgets.of(owner).takes(len(frame)):
@@ -184,10 +191,15 @@ def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable
                 return True
             return False
 
+        open_of[owner] += 1
         try:
             return await handle(scope, measured(receive, accepts), send)
         except (ValueError, IndexError, RecursionError):
             logger.info("A window sent what is no frame, and is closed.")
+        finally:
+            open_of[owner] -= 1
+            if not open_of[owner]:
+                del open_of[owner]
 
     return handle_framed
 

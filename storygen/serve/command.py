@@ -49,6 +49,7 @@ def run(settings: Settings, engine: "Engine", host: str, port: int) -> None:
 async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> None:
     import uvicorn
 
+    from storygen.connections import Connection
     from storygen.machines import load_of
     from storygen.serve.app import application
 
@@ -63,6 +64,7 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
             app,
             host=host,
             port=port,
+            http=Connection,
             lifespan="off",
             log_config=None,
             proxy_headers=False,

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from chainlit.action import Action
 
 from storygen.chat import ending, events
 from storygen.chat.ending import RESTARTED, SAVED, Ending
 from storygen.chat.state import Chat, Studio
+from storygen.connections import Connection
 from storygen.story import leash
 from tests.chat.conftest import Window
 
@@ -52,6 +54,13 @@ async def test_windows_are_told_before_the_server_is(
     await until(lambda: asked)
     assert asked == [signal.SIGTERM]
     assert window.browser.toasts == [f"{RESTARTED} {SAVED}"]
+
+
+def test_chainlits_server_waits_neither_for_ever_nor_for_long() -> None:
+    config = uvicorn.Config(lambda: None)
+    ending._bound(uvicorn.Server(config))
+    assert config.http_protocol_class is Connection
+    assert config.timeout_graceful_shutdown == ending.ANSWERING
 
 
 async def test_nothing_is_begun_at_the_end(window: Window, studio: Studio) -> None:

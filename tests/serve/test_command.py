@@ -13,6 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
+import uvicorn
+
+from storygen.connections import Connection
+from storygen.engine.fake import FakeEngine
+from storygen.serve import command
+from storygen.settings import Settings
 
 PATIENCE = 120.0  # seconds; a busy machine is no failure
 ROOT = Path(__file__).parent.parent.parent
@@ -118,3 +125,16 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path, tiny_weights: Path):
             check=False,
         )
     assert (ended.returncode, "with --port" in ended.stderr) == (1, True)
+
+
+def test_it_does_not_wait_for_ever_for_who_says_nothing(monkeypatch, tmp_path: Path):
+    def begun(config: uvicorn.Config) -> None:
+        raise StoppedError(config.http)
+
+    class StoppedError(Exception):
+        pass
+
+    monkeypatch.setattr(uvicorn, "Server", begun)
+    with pytest.raises(StoppedError) as stopped:
+        command.run(Settings(data_dir=tmp_path), FakeEngine(), "127.0.0.1", free_port())
+    assert stopped.value.args == (Connection,)
