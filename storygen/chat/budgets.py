@@ -1,13 +1,15 @@
 """How much the windows of one user may say in a time, so that none of them holds up the others'."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
 from starlette.types import Message, Receive
 
-MOST_AT_ONCE = 10_000_000  # characters; two messages as long as the socket takes, or 10,000 clicks
+MOST_AT_ONCE = 10_000_000  # characters; two messages as long as the socket takes
+UNHURRIED = 5_000_000  # of them, which nobody has to wait for
 EACH_SECOND = 1_000_000
-LEAST = 1000  # characters that anything said counts for: to take it in is work, too
+LEAST = 10_000  # characters that anything said counts for: to take it in is work, too
 MANY_USERS = 1000
 
 
@@ -24,14 +26,15 @@ class Budget:
         self._refill()
         return self._left >= MOST_AT_ONCE
 
-    def takes(self, characters: int) -> bool:
-        """Count what was said; whether it was not too much."""
+    def takes(self, characters: int) -> float | None:
+        """Count what was said; seconds until it may be heard, or None where it is too much."""
         self._refill()
         cost = max(characters, LEAST)
         if cost > self._left:
-            return False
+            return None
         self._left -= cost
-        return True
+        is_hurried = self._left < MOST_AT_ONCE - UNHURRIED
+        return cost / EACH_SECOND if is_hurried else 0
 
     def _refill(self) -> None:
         now = self._now()
@@ -55,15 +58,20 @@ class Budgets:
         return budget
 
 
-def measured(receive: Receive, accepts: Callable[[str | bytes], bool]) -> Receive:
-    """A socket's receive by which a window is gone as soon as it says what is not accepted."""
+def measured(receive: Receive, accepts: Callable[[str | bytes], float | None]) -> Receive:
+    """A socket's receive by which a window is heard after the seconds that `accepts` gives, and is
+    gone where it gives none. Nothing more is read from the window meanwhile, so that it has to
+    wait as well."""
 
     async def receive_accepted() -> Message:
         message = await receive()
         if message["type"] == "websocket.receive":
             said = message.get("text")
-            if not accepts(message.get("bytes") or b"" if said is None else said):
+            wait = accepts(message.get("bytes") or b"" if said is None else said)
+            if wait is None:
                 return {"type": "websocket.disconnect", "code": 1008}
+            if wait:
+                await asyncio.sleep(wait)
         return message
 
     return receive_accepted

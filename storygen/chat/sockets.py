@@ -170,8 +170,9 @@ def _of_known_kinds(
 
 
 def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable[..., Any]:
-    """A handler of sockets that lets one end whose frames are not even of the protocol's kinds, or
-    more than its user may send; of sockets themselves a user has so many."""
+    """A handler of sockets that is slow to hear a user who sends much, lets a socket end whose
+    frames are not even of the protocol's kinds, or more than its user may send, and refuses one
+    that is too many of its user's."""
     open_of = Counter[str]()
 
     async def handle_framed(scope: Scope, receive: Receive, send: Send) -> Any:
@@ -182,14 +183,14 @@ def _framed(handle: Callable[..., Awaitable[Any]], budgets: Budgets) -> Callable
             await receive()
             return await send({"type": "websocket.close", "code": 1013})
 
-        def accepts(frame: str | bytes) -> bool:
-            if not budgets.of(owner).takes(len(frame)):
+        def accepts(frame: str | bytes) -> float | None:
+            wait = budgets.of(owner).takes(len(frame))
+            if wait is None:
                 logger.warning("A user's windows sent more than all of them may; one is closed.")
             elif len(frame) > LONGEST_SIGN and not is_packet(frame):
                 logger.info("A window sent what is no frame, and is closed.")
-            else:
-                return True
-            return False
+                return None
+            return wait
 
         open_of[owner] += 1
         try:
