@@ -2,12 +2,14 @@
 
     python -m benchmarks.scale.ray_serve [--model mystery] [--rounds 5] [--stories 16]
     python -m benchmarks.scale.ray_serve --kill
+    python -m benchmarks.scale.ray_serve --grow
 
 The first compares tokens a second: both sides write the same passages with two processes of one
 thread each, taking turns round by round, so that whatever else the machine does meets both alike.
 The bar is 0.9. The second kills a replica in the middle of all passages, once a round, and compares
-each text with the one that an engine alone writes. Both need requirements-ray.txt, and two cores
-with nothing else on them for figures that mean something.
+each text with the one that an engine alone writes. The third begins with one replica, goes on until
+there are two, and compares each text as well. All need requirements-ray.txt, and two cores with
+nothing else on them for figures that mean something.
 """
 
 import argparse
@@ -34,6 +36,7 @@ from storygen.settings import Settings
 
 REPLICAS = 2
 BAR = 0.9
+GROWN_IN = 180  # seconds
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,41 @@ def kill(settings: Settings, load_: Load, rounds: int, address: str) -> int:
     return wrong
 
 
+def grow(settings: Settings, load_: Load, address: str) -> int:
+    """How many passages were not as an engine alone writes them, before and while a second replica
+    came, and in a round by both. Raises TimeoutError where none comes."""
+    ray = load(address)
+    options = ray.Options(replicas=1, max_replicas=REPLICAS, models=load_.model)
+    with Alone(settings, load_) as alone:
+        whole = alone.round()
+    wrong, rounds, at_last = 0, 0, False
+    served_as = base_name(settings.weights_dir / load_.model)
+    with ray.started(settings, options, address) as engine, asyncio.Runner() as loop:
+        loop.run(engine.start())
+        began = time.perf_counter()
+        while not at_last:
+            at_last = is_complete(served_as)
+            if at_last:
+                print(f"two replicas after {time.perf_counter() - began:.1f} s, {rounds} rounds")
+            elif time.perf_counter() - began > GROWN_IN:
+                raise TimeoutError(f"there is one replica after {GROWN_IN} s")
+            written = loop.run(write_all(engine, load_, range(load_.stories)))
+            wrong += sum(one != other for one, other in zip(written, whole, strict=True))
+            rounds += 1
+        pids = replica_pids(served_as)
+        before = [_processor_seconds(pid) for pid in pids]
+        loop.run(write_all(engine, load_, range(load_.stories)))
+        took = [_processor_seconds(pid) - at for pid, at in zip(pids, before, strict=True)]
+    print(f"{rounds * load_.stories} passages, {wrong} not as undisturbed")
+    print(f"in a round more they took {took[0]:.2f} and {took[1]:.2f} s of a processor")
+    return wrong
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _with_a_kill(
     engine: Engine, load: Load, served_as: str
 ) -> tuple[list[tuple[str, int]], float]:
@@ -210,14 +248,17 @@ def replica_pids(served_as: str) -> list[int]:
 
 def all_ready(served_as: str) -> None:
     """Wait until there are as many replicas as there should be."""
+    while not is_complete(served_as):
+        time.sleep(0.5)
+
+
+def is_complete(served_as: str) -> bool:
+    """Whether there are as many replicas as there should be, and all can be asked."""
     from ray import serve
 
-    while True:
-        application = serve.status().applications[f"storygen-{served_as}"]
-        states = application.deployments[served_as].replica_states
-        if states.get("RUNNING") == REPLICAS and len(replica_pids(served_as)) == REPLICAS:
-            return
-        time.sleep(0.5)
+    application = serve.status().applications[f"storygen-{served_as}"]
+    states = application.deployments[served_as].replica_states
+    return states.get("RUNNING") == REPLICAS and len(replica_pids(served_as)) == REPLICAS
 
 
 def main() -> int:
@@ -228,11 +269,14 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--ray", default=LOCAL, metavar="ADDRESS", help="of a Ray that runs here")
     parser.add_argument("--kill", action="store_true", help="kill a replica in each round")
+    parser.add_argument("--grow", action="store_true", help="wait for a second replica")
     args = parser.parse_args()
     settings = Settings(threads=1)
     what = Load(args.model, args.stories, args.tokens)
     if args.kill:
         return int(kill(settings, what, args.rounds, args.ray) > 0)
+    if args.grow:
+        return int(grow(settings, what, args.ray) > 0)
     return int(compare(settings, what, args.rounds, args.ray) < BAR)
 
 
