@@ -58,9 +58,13 @@ class Server:
         """End it as a service manager does; the exit code."""
         self.process.terminate()
         code = self.process.wait(timeout=PATIENCE)
-        if self.engine is not None:
-            self.engine.stop()
+        self.end_engine()
         return code
+
+    def end_engine(self) -> None:
+        """End the one that it wrote with, if it has not ended."""
+        if self.engine is not None and self.engine.process.poll() is None:
+            self.engine.stop()
 
     def said(self) -> str:
         """The log, and that of its engine."""
@@ -103,11 +107,17 @@ def serve(data: Path, command: list[str] | None = None, **more: str) -> Server:
 
 def serve_with_engine(data: Path, command: list[str] | None = None, **more: str) -> Server:
     """The same with its engine in a server of its own."""
+    for ended in (page for page in SERVED if page.process.poll() is not None):
+        ended.end_engine()
     alone = more | {"STORYGEN_AUTH": "none"}
     engine = _started(data, engine_of(command or FAKE), "engine.log", **alone)
-    ENGINES.append(engine.process)
-    server = _started(data, command or FAKE, **more | {"STORYGEN_ENGINE_URL": engine.url})
+    try:
+        server = _started(data, command or FAKE, **more | {"STORYGEN_ENGINE_URL": engine.url})
+    except BaseException:
+        engine.stop()
+        raise
     server.engine = engine
+    SERVED.append(server)
     return server
 
 
@@ -144,7 +154,7 @@ def engine_of(command: list[str]) -> list[str]:
 
 ELSEWHERE = os.environ.get("TEST_ENGINE", "")
 GIVEN: set[int] = set()  # ports
-ENGINES: list[subprocess.Popen[bytes]] = []  # that pages were started with
+SERVED: list[Server] = []  # pages that were started with engines of their own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -161,9 +171,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_engine_is_left() -> Iterator[None]:
     """Those of pages that were killed end, too."""
     yield
-    for engine in ENGINES:
-        engine.kill()
-        engine.wait()
+    for page in SERVED:
+        page.end_engine()
 
 
 FAKE = [sys.executable, "-m", "tests.protocol.serve", "{port}"]
