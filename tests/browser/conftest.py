@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from storygen.catalogue import Catalogue
 from tests.browser.workspace import Workspace
@@ -75,11 +75,11 @@ class Desk:
     def write(self, text: str) -> None:
         """Type and send."""
         self.page.fill("#chat-input", text)
-        self.page.click("#chat-submit")
+        press(self.page.locator("#chat-submit"))
 
     def button(self, label: str) -> None:
         """Press a button under the last passage."""
-        self.page.get_by_role("button", name=label, exact=True).click()
+        press(self.page.get_by_role("button", name=label, exact=True))
 
     def wait(self) -> None:
         """Wait until the story has come to another end than the last time, and can go on: the
@@ -115,6 +115,23 @@ class Desk:
             values = [row[0] for row in rows]
         database.close()
         return values[-2:]
+
+
+def press(button: Locator) -> None:
+    """Click a button, again where the page took it away between the mouse's going down and coming
+    up, as it does with Send and Stop, so that nothing was clicked."""
+    page = button.page
+    page.evaluate(
+        """() => {
+          window.pressed ??= 0;
+          window.count ??= (event) => (window.pressed += Boolean(event.target.closest?.("button")));
+          document.addEventListener("click", window.count, true);
+        }"""
+    )
+    before = page.evaluate("window.pressed")
+    button.click()
+    while page.evaluate("window.pressed") == before:
+        button.click()
 
 
 @pytest.fixture
