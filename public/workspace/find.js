@@ -74,7 +74,7 @@ export class FindBar {
 
   async #search() {
     const text = this.field.value;
-    this.all.disabled = true;
+    this.all.disabled = !text; // a button that is disabled under the mouse is not clicked
     if (!text || !story.id) return this.#show({ count: 0, hits: [] }, "");
     try {
       const answer = await this.#ask(text, this.#options);
