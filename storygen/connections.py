@@ -7,9 +7,7 @@ import socket
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-UNREAD = (
-    60  # seconds that something may wait to be read; whoever has lost the net comes back by then
-)
+UNREAD = 60  # seconds that something may wait to be read; lost networks come back by then
 UNASKED = 30  # seconds until what is asked for is said
 
 

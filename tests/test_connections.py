@@ -31,7 +31,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[uvicorn.Serve
     config = uvicorn.Config(answer, port=0, http=Connection, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
-    while not server.started:  # noqa: ASYNC110 - it tells nobody
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
         await asyncio.sleep(0.01)
     yield server
     server.should_exit = True
@@ -60,7 +60,7 @@ async def said(client: socket.socket) -> bytes:
 async def gone(server: uvicorn.Server) -> None:
     """Wait until the server has no connection any more."""
     async with asyncio.timeout(60):
-        while server.server_state.connections:  # noqa: ASYNC110 - nor of these
+        while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(0.05)
 
 
