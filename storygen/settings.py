@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=10**7,
-        description="Tokens its models read, where it does not say; 0: 1024.",
+        description="Tokens its models read, where it does not say; 0: as here, or 1024.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; auto takes CUDA when it is there."

@@ -66,15 +66,16 @@ def models_in(
     answer: Mapping[str, Any], context: int, known: Callable[[str], ModelInfo | None]
 ) -> list[ModelInfo]:
     """The models of an answer to /v1/models. context counts where the server does not say; what is
-    known of a model of the same name here tells how to show it."""
+    known of a model of the same name here tells how to show it, and what it reads where that is
+    not told at all."""
     kind = kind_of(answer)
     found = {}
     for entry in _entries(answer)[:MOST_MODELS]:
         name = entry.get("id")
         if isinstance(name, str) and 0 < len(name) <= 300 and name == whole_characters(name):
-            size = _context_of(entry) or context or CONTEXT
+            size = _context_of(entry) or context
             info = _info(name, size, entry) if kind == "storygen" else _shown_as(name, size, known)
-            found[name] = info
+            found[name] = info if info.block_size else replace(info, block_size=CONTEXT)
     return list(found.values())
 
 
@@ -124,6 +125,7 @@ def _shown_as(name: str, context: int, known: Callable[[str], ModelInfo | None])
     short = re.sub(r"\.gguf$", "", name.rstrip("/").rpartition("/")[2]) or name
     local = known(short)
     if local is not None:
+        context = context or local.block_size
         return replace(local, name=name, directory=Path(), block_size=context)
     return ModelInfo(name, Path(), context, 0, 0, 0, display_name=short[:100])
 

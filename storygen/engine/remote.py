@@ -276,7 +276,8 @@ class RemoteEngine:
                 if not is_over:
                     raise LostError("The model server ended a passage that was not over.")
             except RefusedError as error:
-                raise _as_told(error) from None
+                if not (error.is_about_context and await self._reads_less(passage)):
+                    raise _as_told(error) from None
             except BrokenOffError:
                 await asyncio.sleep(trial.pause_to_go_on())
             except (LostError, LaterError) as error:
@@ -286,6 +287,15 @@ class RemoteEngine:
                     yield Segment("", 0, place=1)
                 await asyncio.sleep(pause)
         self._line.learn_pace(model, time.monotonic() - began)
+
+    async def _reads_less(self, passage: Retold) -> bool:
+        """Whether a model reads less than was thought: llama.cpp says how much once it has loaded
+        it, which may be for this passage."""
+        if not isinstance(passage, Continued):
+            return False
+        await self._refresh(self._patience.answer)
+        known, passage.info = passage.info, self._info(passage.info.name)
+        return passage.info.block_size < known.block_size
 
     async def _body(self, passage: Retold) -> dict[str, Any]:
         """What to ask for; where prompt and passage are more than the model can read, the beginning

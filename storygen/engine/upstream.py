@@ -49,6 +49,11 @@ class RefusedError(EngineError):
         """Whether the server has no such route, whatever is asked there."""
         return self.status in (404, 405, 501) and "model" not in (self.code + self.told).lower()
 
+    @property
+    def is_about_context(self) -> bool:
+        """Whether the prompt was more than the model reads, as the others say it."""
+        return self.status == 400 and "context" in self.told.lower()
+
 
 class Upstream:
     """One model server. Every method raises LostError, LaterError, RefusedError or, for what makes

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storygen.catalogue import ModelInfo
+from storygen.engine.dialects import CONTEXT
 from storygen.engine.interface import Segment
 from storygen.engine.limits import Limits
 from storygen.engine.remote import RemoteEngine
@@ -242,6 +245,40 @@ async def test_a_long_passage_is_written_with_a_moving_window() -> None:
     segments = await told(answer, params=params, prompt=prompt)
     assert text_of(segments) == story[:900]
     assert segments[-1].finish_reason == "length"
+
+
+async def test_a_context_told_only_once_the_model_is_loaded_is_kept_to() -> None:
+    loaded = False
+
+    def answer(asked: Asked) -> bytes:
+        nonlocal loaded
+        if asked.path == "/v1/models":
+            entry = {"id": "mystery", "owned_by": "llamacpp"}
+            return http({"data": [entry | ({"meta": {"n_ctx": 120}} if loaded else {})]})
+        loaded |= asked.path == "/v1/completions"
+        n = len(asked.body.get("prompt", asked.body.get("content"))) // 3 + 1
+        if asked.path == "/tokenize":
+            return http({"tokens": [0] * n})
+        if n > 120:
+            told = f"request ({n} tokens) exceeds the available context size (120 tokens)"
+            return http({"error": {"code": 400, "message": told}}, "400 Bad Request")
+        return stream(*map(piece, tokens_of(" and so it ended.")), piece("", "stop"))
+
+    async with serving(answer) as stub, engine_at(stub.url) as engine:
+        assert engine.models()[0].block_size == CONTEXT
+        segments = await segments_of(engine, prompt="Once upon a time " * 30)
+        assert text_of(segments) == " and so it ended."
+        assert len(stub.passages) == 2
+
+
+async def test_a_context_that_no_one_tells_is_that_of_the_model_of_this_name_here() -> None:
+    known = ModelInfo("mystery", Path(), 512, 1, 1, 1, display_name="Mystery")
+    models = {"data": [{"id": "mystery", "owned_by": "llamacpp"}]}
+    async with serving(only(b"", models)) as stub:
+        async with engine_at(stub.url, known={"mystery": known}.get) as engine:
+            assert engine.models()[0].block_size == 512
+        async with engine_at(stub.url, known={"mystery": known}.get, context=300) as engine:
+            assert engine.models()[0].block_size == 300
 
 
 async def test_each_server_is_asked_in_its_own_words() -> None:
