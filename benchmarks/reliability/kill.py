@@ -132,8 +132,8 @@ async def look(client: Client, record: Record) -> None:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def one_round(server: Server, pid: int, records: list[Record]) -> float:
-    """Write in every window until the kill; its moment."""
+async def one_round(server: Server, pid: int, records: list[Record]) -> None:
+    """Write in every window until the kill."""
     async with connecting(server, server.cookie) as connect:
         clients = [await connect(record.story_id) for record in records]
         tasks = []
@@ -141,16 +141,15 @@ async def one_round(server: Server, pid: int, records: list[Record]) -> float:
             record.shown.clear()
             tasks += [asyncio.create_task(work(client, record)) for work in (write, look)]
         await asyncio.sleep(0.3 + random.random() * 4)
-        killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return killed
 
 
-def findings(data: Path, record: Record, killed: float) -> tuple[list[str], float]:
-    """What is wrong with one story as it lies on the disk, and the seconds of reply it lacks."""
+def findings(data: Path, record: Record) -> tuple[list[str], float]:
+    """What is wrong with one story as it lies on the disk, and how many seconds of a reply it
+    lacks: the time in which the words that are missing came, however long they had been there."""
     with closing(sqlite3.connect(data / "stories.db")) as database:
         rows = database.execute(
             "SELECT id, role, text, number FROM passages WHERE story_id = ? ORDER BY number",
@@ -172,11 +171,13 @@ def findings(data: Path, record: Record, killed: float) -> tuple[list[str], floa
     texts = [row[2] for row in rows if row[1] == "writer"]
     if len(set(texts)) != len(texts):
         wrong.append("a message is stored twice")
-    lost = 0.0
+    lost, missing_since, before = 0.0, dict[str, float](), dict[str, str]()
     for moment, passage_id, text in record.shown:
         kept = stored[passage_id][2] if passage_id in stored else ""
-        if kept.split()[: len(text.split())] != text.split():
-            lost = max(lost, killed - moment)
+        if text != before.get(passage_id) and kept.split()[: len(text.split())] != text.split():
+            since = missing_since.setdefault(passage_id, moment)
+            lost = max(lost, moment - since + LOOK_EVERY)
+        before[passage_id] = text
     if lost > LOST_AT_MOST:
         wrong.append(f"{lost:.2f} s of a reply are lost")
     return wrong, lost
@@ -190,7 +191,7 @@ async def run(rounds: int, data: Path) -> tuple[list[str], list[float], int]:
     with parent(data) as process:
         for n in range(rounds):
             server, pid = await started(process, data)
-            killed = await one_round(server, pid, records)
+            await one_round(server, pid, records)
             assert process.stdout is not None
             assert await asyncio.to_thread(process.stdout.readline) == "gone\n"
             with closing(sqlite3.connect(data / "stories.db")) as database:
@@ -198,7 +199,7 @@ async def run(rounds: int, data: Path) -> tuple[list[str], list[float], int]:
             if whole != "ok":
                 wrong.append(f"round {n}: the database is damaged ({whole})")
             for record in records:
-                found, seconds = findings(data, record, killed)
+                found, seconds = findings(data, record)
                 wrong += [f"round {n}: {finding}" for finding in found]
                 lost.append(seconds)
     return wrong, lost, sum(len(record.answered) for record in records)
