@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from storygen.errors import DatabaseError
+from storygen.errors import StoryError
 from storygen.story.claims import Claims
 
 TRY_EVERY = 0.1  # seconds
@@ -64,7 +64,7 @@ class SharedLock:
     async def _taken(self) -> bool:
         try:
             return await self._claims.take(self._story_id)
-        except DatabaseError:
+        except StoryError:  # the database does not answer, or is being restored
             return True
 
     async def _let_go(self) -> None:

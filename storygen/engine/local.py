@@ -7,11 +7,9 @@ anything read. The worker takes the steps; here is what the event loop does.
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,13 +41,13 @@ from storygen.engine.opening import Loader, open_model
 from storygen.engine.place import News, Place, Work
 from storygen.engine.runner import Runner, as_storygen_error
 from storygen.engine.scheduler import Scheduler
-from storygen.engine.sequence import Sequence, check_prompt
+from storygen.engine.sequence import Sequence, check_prompt, with_seed
 from storygen.engine.shelf import Shelf
 from storygen.engine.words import next_words_job
 from storygen.engine.worker import Worker
-from storygen.errors import BusyError, EngineError, ParamsError
+from storygen.errors import BusyError, EngineError
 from storygen.metrics import QUEUE_WAIT
-from storygen.params import MAX_SEED, SamplingParams
+from storygen.params import SamplingParams
 from storygen.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -157,12 +155,7 @@ class LocalEngine:
         info = self._known(model)
         if isinstance(prompt, str):
             check_prompt(prompt)
-        if params.seed is None:
-            if details is not None and details.after:
-                raise ParamsError(
-                    "A passage goes on after its marks with the seed it had: give it."
-                )
-            params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
+        params = with_seed(params, details)
 
         def sequence(text: str) -> Sequence:
             return Sequence(model, text, params, info.stop, details)

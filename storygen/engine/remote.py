@@ -8,7 +8,6 @@ client. A passage survives a lost connection: it goes on where it was.
 import asyncio
 import hashlib
 import logging
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
@@ -23,6 +22,7 @@ from storygen.engine.dialects import (
     NAMES,
     Kind,
     Reader,
+    asker,
     count_in,
     estimated_tokens,
     kind_of,
@@ -45,7 +45,7 @@ from storygen.engine.limits import Limits, Quotas
 from storygen.engine.line import Line, Ticket
 from storygen.engine.patience import Patience, Trial
 from storygen.engine.retold import BrokenOffError, Continued, Marked, Retold
-from storygen.engine.sequence import check_prompt
+from storygen.engine.sequence import check_prompt, with_seed
 from storygen.engine.upstream import (
     LaterError,
     LostError,
@@ -60,7 +60,7 @@ from storygen.errors import (
     QuotaError,
     StorygenError,
 )
-from storygen.params import MAX_SEED, SamplingParams
+from storygen.params import SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -161,15 +161,14 @@ class RemoteEngine:
             check_prompt(prompt)
         if details is not None and self._kind != "storygen":
             raise self._cannot("say what a passage consists of")
-        if params.seed is None:
-            params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
+        params = with_seed(params, details)
         with self._quotas.promised(user, params.max_new_tokens) as spend:
             async with aclosing(self._line.placed(model, user)) as places:
                 async for place in places:
                     if isinstance(place, Segment):
                         yield place
                         continue
-                    passage = self._passage(model, await made(prompt), params, details)
+                    passage = self._passage(model, await made(prompt), params, details, user)
                     async with aclosing(self._written(passage, model)) as segments:
                         async for segment in segments:
                             spend(segment.token_count)
@@ -182,7 +181,7 @@ class RemoteEngine:
         """Log-probability of each token of text, where the server tells it."""
         asked: dict[str, Any] = {"model": model, "text": text, "top": top}
         if self._kind == "storygen":
-            return scores_in(await self._answer(model, user, "/v1/score", asked))
+            return scores_in(await self._answer(model, user, "/v1/score", asked | asker(user)))
         if self._kind != "vllm":
             raise self._cannot("tell how probable a text is that is there")
         asked = {"model": model, "prompt": text, "max_tokens": 1, "echo": True}
@@ -196,6 +195,7 @@ class RemoteEngine:
         """The n most probable next tokens, or as many as the server tells."""
         asked: dict[str, Any] = {"model": model, "prompt": prompt, "n": n}
         if self._kind == "storygen":
+            asked |= asker(user)
             return scores_in(await self._answer(model, user, "/v1/next_tokens", asked))
         wanted = min(n, MOST_LIKELY[self._kind])
         asked = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
@@ -211,7 +211,7 @@ class RemoteEngine:
         """The n most probable next words; from another server than ours about those, found by the
         tokens that it tells."""
         if self._kind == "storygen":
-            asked = {"model": model, "prompt": prompt, "n": n}
+            asked = {"model": model, "prompt": prompt, "n": n} | asker(user)
             return words_in(await self._answer(model, user, "/v1/next_words", asked))
         text, search = await made(prompt), TextSearch(n, MOST_BEGINNINGS)
         while paths := search.next(TOGETHER):
@@ -249,12 +249,17 @@ class RemoteEngine:
     # What is asked, and asked again.
 
     def _passage(
-        self, model: str, prompt: str, params: SamplingParams, details: Details | None
+        self,
+        model: str,
+        prompt: str,
+        params: SamplingParams,
+        details: Details | None,
+        user: str,
     ) -> Retold:
         check_prompt(prompt)
         info = self._info(model)
         if self._kind == "storygen":
-            return Marked(info, prompt, params, details)
+            return Marked(info, prompt, params, details, user)
         return Continued(self._kind, info, prompt, params)
 
     async def _written(self, passage: Retold, model: str) -> AsyncGenerator[Segment, None]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol, get_args
 
 from storygen.catalogue import ModelInfo
-from storygen.engine.dialects import Kind, Piece, completion
+from storygen.engine.dialects import Kind, Piece, asker, completion
 from storygen.engine.interface import Details, FinishReason, Segment
 from storygen.engine.sequence import Sequence
 from storygen.errors import EngineError
@@ -50,11 +50,16 @@ class Marked:
     """A passage of our own server."""
 
     def __init__(
-        self, info: ModelInfo, prompt: str, params: SamplingParams, details: Details | None
+        self,
+        info: ModelInfo,
+        prompt: str,
+        params: SamplingParams,
+        details: Details | None,
+        user: str = "",
     ) -> None:
         """params.seed is drawn."""
         self._params, self._details = params, details
-        self._body = completion("storygen", info.name, prompt, params, params.stop)
+        self._body = completion("storygen", info.name, prompt, params, params.stop) | asker(user)
         if details is not None and details.logprobs is not None:
             self._body["logprobs"] = details.logprobs
         self._marks = details.after if details is not None else ""
@@ -235,18 +240,23 @@ class _Seam:
     >>> seam = _Seam(" ")
     >>> seam.take(" the"), seam.take(" end")
     ('the', ' end')
+    >>> seam = _Seam("\\n\\n")
+    >>> seam.take("\\n"), seam.take(" The")
+    ('', 'The')
     """
 
     def __init__(self, before: str) -> None:
         self._before = before
+        self._begins_paragraph = before.endswith("\n")  # with a word, not with its space
 
     def take(self, text: str) -> str:
         """What text adds to what there is."""
         for at, character in enumerate(text):
-            if not self._before.startswith(character) or not character.isspace():
-                self._before = ""
+            if self._before.startswith(character) and character.isspace():
+                self._before = self._before[1:]
+            elif not (self._begins_paragraph and character == " "):
+                self._before, self._begins_paragraph = "", False
                 return text[at:]
-            self._before = self._before[1:]
         return ""
 
 

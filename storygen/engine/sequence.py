@@ -2,15 +2,17 @@
 
 import math
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Set
+from dataclasses import replace
 
 from storygen.engine import marks
 from storygen.engine.draft import Draft
 from storygen.engine.interface import Details, FinishReason, Segment, TokenScore
 from storygen.engine.loops import loops
-from storygen.errors import PromptError
-from storygen.params import SamplingParams
+from storygen.errors import ParamsError, PromptError
+from storygen.params import MAX_SEED, SamplingParams
 from storygen.penalties import penalised, penalties
 from storygen.tokenizers import BPETokenizer, Tokenizer
 
@@ -181,6 +183,16 @@ def check_prompt(prompt: str) -> None:
             f"The prompt has {len(prompt):,} characters: at most {MAX_PROMPT_CHARACTERS:,} are "
             "read. Leave out its beginning."
         )
+
+
+def with_seed(params: SamplingParams, details: Details | None) -> SamplingParams:
+    """The parameters with a seed, drawn where none is given. Raises ParamsError for marks without
+    the seed of their passage, which would go on in other words."""
+    if params.seed is not None:
+        return params
+    if details is not None and details.after:
+        raise ParamsError("seed is missing: a passage goes on after its marks with the one it had.")
+    return replace(params, seed=secrets.randbelow(MAX_SEED + 1))
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, block_size: int) -> list[int]:

@@ -75,7 +75,8 @@ class Fields:
         """Refuse what nobody has taken."""
         for name in self._left:
             known = "docs/api.md has the list of those there are"
-            raise Refused(400, f"{self._where}{name[:80]} is no field here: {known}.", param=name)
+            field = f"{self._where}{name[:80]}"
+            raise Refused(400, f"{field} is no field here: {known}.", param=field)
 
     def refuse(self, name: str, why: str, value: object = None) -> NoReturn:
         """Say what is wrong with a field."""

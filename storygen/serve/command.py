@@ -53,7 +53,7 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
     from storygen.machines import load_of
     from storygen.serve.app import application
 
-    database, keys = await _keys(settings, host)
+    database, keys = await keys_on(settings, host)
     try:
         await engine.start()
         metrics.watch(lambda: load_of(engine, settings.slots))
@@ -83,10 +83,10 @@ async def _serve(settings: Settings, engine: "Engine", host: str, port: int) -> 
             await database.close()
 
 
-async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys | None]":
+async def keys_on(settings: Settings, host: str) -> "tuple[Database | None, Keys | None]":
     """What keys are looked up in; nothing where none is needed. Raises SettingsError where nobody
     could ask. The key that the page would show to this server is enough, without a database."""
-    own = own_key(settings)
+    own = "" if settings.engine_url else settings.engine_key.get_secret_value()
     if settings.auth == "none" and is_loopback(host) and not own:
         return None, None
     from storygen.accounts.keys import Keys
@@ -105,11 +105,6 @@ async def _keys(settings: Settings, host: str) -> "tuple[Database | None, Keys |
             "on 127.0.0.1 with STORYGEN_AUTH=none."
         )
     return database, keys
-
-
-def own_key(settings: Settings) -> str:
-    """The key with which chats ask this server for all their users; empty where there is none."""
-    return "" if settings.engine_url else settings.engine_key.get_secret_value()
 
 
 @contextlib.contextmanager

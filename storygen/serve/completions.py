@@ -41,6 +41,7 @@ class _Choice:
     def echo(self, prompt: str, tokens: Sequence[TokenScore]) -> dict[str, Any]:
         """The prompt, as what comes first; nothing stands before its first token."""
         piece = self.piece(prompt, tokens)
+        self._offset = len(prompt)  # the model reads some characters as others
         for name in ("token_logprobs", "top_logprobs"):
             if piece["logprobs"] and piece["logprobs"][name]:
                 piece["logprobs"][name][0] = None

@@ -6,6 +6,7 @@ serve run storygen.serve.ray:app replicas=2
 import io
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -20,28 +21,24 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from storygen.accounts.keys import Keys
 from storygen.catalogue import Catalogue
 from storygen.decode.choose import arithmetic, cuda_capability
 from storygen.engine.interface import Details
 from storygen.engine.local import LocalEngine
 from storygen.engines import limits_of
-from storygen.errors import SettingsError
-from storygen.hosts import is_loopback
 from storygen.params import SamplingParams
 from storygen.serve.app import application
-from storygen.serve.command import own_key
+from storygen.serve.command import keys_on
 from storygen.serve.families import Part, families
 from storygen.serve.ray_engine import RayEngine
 from storygen.serve.ray_router import StoryRouter
 from storygen.serve.ray_start import LOCAL
 from storygen.serve.replica import Question, Replica, Story
 from storygen.settings import Settings, load_settings
-from storygen.story.database import Database
 
 LOST = (RayActorError, WorkerCrashedError, TaskCancelledError, DeploymentUnavailableError)
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-MODELS_TOLD_EVERY = 1.0  # seconds
+MODELS_TOLD_EVERY, LOOK_EVERY = 1.0, 1.0  # seconds
 UPSCALE_AFTER, DOWNSCALE_AFTER = 10.0, 300.0  # seconds; to open a model takes some
 ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}  # the engine has a thread anyway
 OBJECT_STORE = 100 * 2**20  # bytes: nothing large is sent
@@ -93,13 +90,7 @@ class Api:
         """handles by base."""
         self._engine = engine_over(settings, handles)
         self._token = settings.metrics_token.get_secret_value()
-        self._keys = None
-        if settings.auth == "none":
-            require_loopback(settings)
-        else:
-            self._keys = Keys(
-                await Database.open(settings.store_url, is_served=True), own_key(settings)
-            )
+        self._database, self._keys = await keys_on(settings, _host())
         await self._engine.start()
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -194,36 +185,35 @@ def engine_over(settings: Settings, handles: dict[str, DeploymentHandle]) -> Ray
     )
 
 
-def require_loopback(settings: Settings) -> None:
-    """Raises SettingsError where others can reach the API, and no key is asked for."""
+def _host() -> str:
+    """Where Ray Serve listens."""
     from ray.serve.context import _get_global_client
 
-    host = _get_global_client().http_config.host or ""
-    if not (is_loopback(host) or settings.allow_exposed):
-        raise SettingsError(
-            f"Ray Serve's HTTP host is {host}, where others can reach it, and STORYGEN_AUTH=none "
-            "asks for no key. Set STORYGEN_AUTH=password, or the host to 127.0.0.1."
-        )
+    return _get_global_client().http_config.host or ""
 
 
 @contextmanager
 def started(settings: Settings, options: Options, address: str = LOCAL) -> Iterator[RayEngine]:
-    """The models as one engine, on a Ray cluster or on one that is started here. In the end they
-    are stopped again. It blocks until all replicas are ready."""
+    """The models as one engine, on a Ray cluster or on one that is started here. What another front
+    has brought to a cluster is used as it is, and stays there in the end: others may be asking it.
+    It blocks until all replicas are ready."""
     built = deployments(settings, options)
     needed = options.cpus * max(options.replicas, options.max_replicas) * len(built)
     if address == LOCAL:  # compiled once, and not by each replica at the same time
         arithmetic(settings.device, settings.dtype, cuda_capability(), settings.native_dir)
     with connected(address, math.ceil(needed)):
         serve.start(proxy_location="Disabled")
-        handles: dict[str, DeploymentHandle] = {}
-        try:
-            for base, model in built.items():
-                handles[base] = serve.run(model, name=f"storygen-{base}", route_prefix=None)
-            yield engine_over(settings, handles)
-        finally:
-            for base in handles:
-                serve.delete(f"storygen-{base}")
+        yield engine_over(settings, {base: _run(base, model) for base, model in built.items()})
+
+
+def _run(base: str, model: serve.Application) -> DeploymentHandle:
+    name = f"storygen-{base}"
+    while (there := serve.status().applications.get(name)) and there.status == "DEPLOYING":
+        time.sleep(LOOK_EVERY)
+    if there and there.status == "RUNNING":
+        logger.info("%s runs on this cluster already, and is asked as it is.", base)
+        return serve.get_app_handle(name)
+    return serve.run(model, name=name, route_prefix=None)
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 import asyncio
 import math
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,9 +19,9 @@ from storygen.engine.interface import (
     made,
 )
 from storygen.engine.limits import Limits, Quotas
-from storygen.engine.sequence import check_prompt
+from storygen.engine.sequence import check_prompt, with_seed
 from storygen.errors import BusyError, EngineError, ModelNotFoundError, StorygenError
-from storygen.params import MAX_SEED, SamplingParams
+from storygen.params import SamplingParams
 from storygen.serve.elsewhere import LostError, going_on
 from storygen.serve.replica import Question, Story
 from storygen.tokenizers import Tokenizer
@@ -117,8 +115,7 @@ class RayEngine:
     ) -> AsyncGenerator[Segment, None]:
         """Continue prompt, at whichever replica there is; closing it frees the slot there."""
         self._known(model)
-        if params.seed is None and not (details and details.after):
-            params = replace(params, seed=secrets.randbelow(MAX_SEED + 1))
+        params = with_seed(params, details)
         with self._quotas.promised(user, params.max_new_tokens) as spend:
             text = await made(prompt)
             check_prompt(text)

@@ -67,7 +67,8 @@ def refused(error: Exception) -> Refused:
         return Refused(404, str(error), param="model", code="model_not_found")
     if isinstance(error, ParamsError):
         sentence = str(error).replace("max_new_tokens", "max_tokens")
-        return Refused(400, sentence, param=sentence.split(" ", 1)[0])
+        name = sentence.split(" ", 1)[0]
+        return Refused(400, sentence, param="storygen.banned" if name == "banned" else name)
     if isinstance(error, PromptError):
         return Refused(400, str(error), param="prompt")
     if isinstance(error, QuotaError):

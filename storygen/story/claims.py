@@ -145,12 +145,12 @@ class SharedClaims:
     async def let_go(self, given_id: str) -> None:
         """Unlock it. A session that is lost has let go already."""
         self._held.discard(given_id)
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(StoryError):
             await self._ask(sa.func.pg_advisory_unlock(_key(given_id)))
 
     async def tell(self, news: str) -> None:
         """Notify whoever listens at this moment. It is a courtesy: nothing depends on it."""
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(StoryError):
             await self._ask(sa.func.pg_notify(CHANNEL, news))
 
     async def listen(self, hear: Hear) -> None:

@@ -104,6 +104,9 @@ async def test_the_installations_own_key_needs_no_database():
     assert (user.id, user.is_admin) == (NOBODY, False)
     assert await keys.user("another") is None
     assert await Keys().user("") is None
+    long = "k" * 1000
+    assert await Keys(own=long).user(long) is not None
+    assert await Keys(own=long).user(long + "k") is None
 
 
 def test_the_command_from_the_first_key_to_the_last(

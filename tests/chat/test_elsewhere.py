@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from storygen.chat import elsewhere
+from storygen.chat.shared_lock import SharedLock
 from storygen.chat.state import Studio
 from storygen.engine.fake import FakeEngine
+from storygen.errors import StoryError
 from storygen.story.store import StoryStore
 from tests.chat.conftest import OWNER, Window
 from tests.chat.test_turn import ENDLESS, PATIENCE, until
@@ -55,6 +57,15 @@ def on_the_same_story(studio: Studio, window: Window) -> Window:
     other = Window(studio, window.chat.story_id)
     other.chat.is_stored = True
     return other
+
+
+async def test_a_lock_lets_the_turn_meet_a_database_that_is_being_restored() -> None:
+    class Restored:
+        async def take(self, given_id: str) -> bool:
+            raise StoryError("The stories are being restored: start again when that is done.")
+
+    tasks: set[asyncio.Task[None]] = set()
+    assert await SharedLock(Restored(), "story", lambda: False, tasks).acquire()  # type: ignore[arg-type]  # as much as it needs
 
 
 async def begun(window: Window) -> asyncio.Task[str]:

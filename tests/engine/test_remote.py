@@ -18,11 +18,18 @@ from hypothesis import strategies as st
 
 from storygen.catalogue import ModelInfo
 from storygen.engine.dialects import CONTEXT
-from storygen.engine.interface import Segment
+from storygen.engine.interface import Details, Segment
 from storygen.engine.limits import Limits
 from storygen.engine.remote import RemoteEngine
 from storygen.engine.upstream import Upstream
-from storygen.errors import BusyError, EngineError, ModelNotFoundError, QuotaError, StorygenError
+from storygen.errors import (
+    BusyError,
+    EngineError,
+    ModelNotFoundError,
+    ParamsError,
+    QuotaError,
+    StorygenError,
+)
 from storygen.params import SamplingParams
 from tests.conftest import EXAMPLES
 from tests.engine.stub import (
@@ -138,6 +145,14 @@ async def test_marks_go_back_to_our_server_as_they_came() -> None:
     assert "after" not in first["storygen"]
     assert set(second["storygen"].pop("after")) == {"m"}
     assert first == second  # prompt, seed and all
+
+
+async def test_marks_without_the_seed_of_their_passage_are_refused() -> None:
+    async with serving(marking()) as stub, engine_at(stub.url) as engine:
+        passage = engine.stream("mystery", "Once", SamplingParams(), details=Details(after="m"))
+        with pytest.raises(ParamsError, match="seed is missing"):
+            [_ async for _ in passage]
+    assert not stub.passages
 
 
 async def test_a_passage_ends_where_its_tokens_do_though_the_end_was_lost() -> None:
@@ -290,7 +305,7 @@ async def test_each_server_is_asked_in_its_own_words() -> None:
         models = OURS if owner == "storygen" else {"data": [{"id": "mystery", "owned_by": owner}]}
         async with serving(only(stream(piece("", "stop")), models)) as stub:
             async with engine_at(stub.url) as engine:
-                await segments_of(engine, params)
+                [_ async for _ in engine.stream("mystery", "Once", params, user="ada")]
         (bodies[owner],) = stub.passages
     assert bodies["vllm"]["top_k"] == -1  # all of them
     assert bodies["vllm"]["repetition_penalty"] == 1.2
@@ -305,7 +320,8 @@ async def test_each_server_is_asked_in_its_own_words() -> None:
         "loop_guard": True,
         "marks": True,
     }
-    assert all("user" not in body for body in bodies.values())
+    assert {name for name, body in bodies.items() if "user" in body} == {"storygen"}
+    assert "ada" not in json.dumps(bodies)
 
 
 # What is short is waited for, and shared out.

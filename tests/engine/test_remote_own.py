@@ -146,6 +146,21 @@ async def test_details_come_through(tiny_weights: Path) -> None:
         assert rest == "".join(s.text for s in here[5:])
 
 
+async def test_our_server_tells_the_writers_of_all_pages_apart(tiny_weights: Path) -> None:
+    params = SamplingParams(max_new_tokens=20, seed=3, loop_guard=False)
+
+    async def write(page: RemoteEngine, user: str) -> int:
+        passage = page.stream("tiny", PROMPT, params, user=user)
+        return sum([segment.token_count async for segment in passage])
+
+    async with pair(tiny_weights, limits=Limits(tokens_per_hour=20)) as (_, url):
+        async with engine_at(url) as one, engine_at(url) as other:
+            assert await write(one, "ada") == 20
+            with pytest.raises(QuotaError, match="Try again"):
+                await write(other, "ada")
+            assert await write(other, "ben") == 20
+
+
 async def test_what_our_server_refuses_is_the_error_it_was(tiny_weights: Path) -> None:
     params = SamplingParams(max_new_tokens=20, seed=3)
     async with pair(tiny_weights, limits=Limits(tokens_per_hour=5)) as (_, url):

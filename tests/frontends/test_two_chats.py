@@ -1,15 +1,18 @@
 """Two chats over one PostgreSQL behind nginx: whatever was begun at one goes on at the other."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.frontends.conftest import NAME, Chat, Town
-from tests.protocol.conftest import PATIENCE, Client, connecting, get, post
+from tests.frontends.conftest import NAME, Chat, Town, proxying
+from tests.protocol.conftest import PATIENCE, Client, connecting, free_port, get, post
 
 LONG = 1500  # words, of which one takes 10 ms
 
@@ -79,6 +82,27 @@ def test_machines_ask_each_chat_itself(town: Town) -> None:
         assert get(town.url + path).status_code == 403
     for chat in town.chats:
         assert get(f"{chat.url}/metrics").status_code == 200
+
+
+def test_who_asks_is_whom_the_proxy_with_tls_names_and_nobody_else(tmp_path: Path) -> None:
+    class Told(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("told", self.headers["X-Forwarded-For"])
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with proxying(free_port(), 2 * [server.server_port], tmp_path) as url:
+            for here, there in (("127.0.0.1", "203.0.113.5"), ("127.0.0.2", "127.0.0.2")):
+                way = httpx.HTTPTransport(local_address=here)
+                with httpx.Client(transport=way, timeout=PATIENCE) as http:
+                    answer = http.get(f"{url}/login", headers={"X-Forwarded-For": "203.0.113.5"})
+                assert answer.headers["told"] == there
+        server.shutdown()
 
 
 async def test_guesses_from_one_address_are_counted_at_one_chat(town: Town) -> None:

@@ -253,6 +253,18 @@ async def test_a_passage_cut_off_by_the_engine_is_an_error(client: AsyncOpenAI, 
         await client.completions.create(model="mystery", prompt="a")
 
 
+async def test_a_passage_begins_where_its_echoed_prompt_ends(real: AsyncOpenAI):
+    prompt = "Wait… “No,” he said.  The end"  # read with plain marks, and other lengths
+    asked = {"model": "tiny", "prompt": prompt, "max_tokens": 4, "seed": 1, "echo": True}
+    [choice] = (await real.completions.create(**asked, logprobs=0)).choices
+    assert choice.text.startswith(prompt)
+    told = choice.logprobs
+    offsets = [at for at in told.text_offset if at >= len(prompt)]
+    tokens = told.tokens[-len(offsets) :]
+    assert choice.text[len(prompt) :] == "".join(tokens)
+    assert [choice.text[at:][: len(t)] for at, t in zip(offsets, tokens, strict=True)] == tokens
+
+
 # What OpenAI's API has not
 
 

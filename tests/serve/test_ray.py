@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 
 from storygen.errors import SettingsError
 from storygen.serve.ray_start import load
 from storygen.settings import ROOT
+from tests.protocol.conftest import free_port, get
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch):
@@ -62,3 +67,53 @@ def test_the_api_answers_under_ray_serve(said):
     assert said["models"] == '["tiny"]'
     assert said["text"] == "true"
     assert said["refused"] == "404"
+
+
+def test_a_front_that_ends_leaves_another_its_models(tmp_path, tiny_weights, native_folder):
+    pytest.importorskip("ray", reason="requirements-ray.txt is not installed")
+    ray, port = Path(sys.executable).with_name("ray"), str(free_port())
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STORYGEN_")}
+    env |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a" * 64,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "STORYGEN_WEIGHTS_DIR": str(tiny_weights),
+        "STORYGEN_DATA_DIR": str(native_folder.parent),
+    }
+    head = ["start", "--head", "--block", "--include-dashboard=false", f"--port={port}"]
+    here = ["--node-ip-address=127.0.0.1", "--num-cpus=4", "--object-store-memory=104857600"]
+
+    @contextmanager
+    def running(*command):
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait(60)
+
+    @contextmanager
+    def front():
+        at = free_port()
+        serving = [sys.executable, "-m", "storygen", "serve", "--ray", f"127.0.0.1:{port}"]
+        with running(*serving, "--port", str(at)):
+            for _ in range(240):
+                try:
+                    get(f"http://127.0.0.1:{at}/ready")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.5)
+            else:
+                raise AssertionError((tmp_path / "log").read_text())
+            yield f"http://127.0.0.1:{at}"
+
+    with running(ray, *head, *here), ExitStack() as first:
+        first.enter_context(front())
+        with front() as second:
+            asked = {"model": "tiny", "prompt": "It was night", "max_tokens": 5, "temperature": 0}
+            before = httpx.post(f"{second}/v1/completions", json=asked, timeout=60).json()
+            first.close()
+            after = httpx.post(f"{second}/v1/completions", json=asked, timeout=60).json()
+            assert len(before["choices"][0]["text"]) > 0
+            assert before["choices"][0]["text"] == after["choices"][0]["text"]

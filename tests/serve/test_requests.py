@@ -97,6 +97,20 @@ async def test_wrong_requests_are_sentences(http, body: bytes, status: int, said
     assert said in answer.json()["error"]["message"]
 
 
+async def test_an_error_names_the_field_it_is_about(http):
+    for wrong, field in (
+        ({"n": 9}, "n"),
+        ({"colour": 1}, "colour"),
+        ({"top_p": 0}, "top_p"),
+        ({"c" * 300: 1}, "c" * 80),
+        ({"storygen": {"nope": 1}}, "storygen.nope"),
+        ({"storygen": {"banned": [" "]}}, "storygen.banned"),
+    ):
+        body = {"model": "mystery", "prompt": "a"} | wrong
+        answer = await http.post("/v1/completions", json=body)
+        assert answer.json()["error"]["param"] == field
+
+
 async def test_what_openai_takes_for_nothing_is_nothing(http):
     nothing = dict.fromkeys(["suffix", "logit_bias", "stop", "seed", "logprobs", "user", "n"])
     body = {"model": "mystery", "prompt": "a", **nothing, "best_of": 1}
