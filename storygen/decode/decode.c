@@ -388,9 +388,10 @@ INLINE void tile(const int R, const int B, const struct matrix *m, const struct 
         }
 }
 
-/* Blocks first..last-1 of a product for all rows. Four blocks lie side by side in memory and are taken
- * together, so that weights are read in the order in which they lie (two at a time, eight rows of
- * GPT-2 took half as long again); the sums of four rows are as many as there are registers for. */
+/* Blocks first..last-1 of a product for all rows. Four blocks lie side by side in memory and are
+ * taken together, so that weights are read in the order in which they lie (two at a time, eight
+ * rows of GPT-2 took half as long again); the sums of four rows are as many as there are registers
+ * for. */
 static void multiply(const struct matrix *m, const struct input *in, const struct output *out,
                      int n_rows, int first, int last)
 {
