@@ -15,6 +15,7 @@ from collections import defaultdict
 from storygen.catalogue import Catalogue, ModelInfo
 from storygen.decode.choose import arithmetic
 from storygen.decode.interface import Decoder, Token
+from storygen.decode.pack import FORMATS
 from storygen.engine.opening import open_model
 from storygen.params import Row, SamplingParams
 from storygen.settings import ROOT, load_settings
@@ -66,7 +67,7 @@ def measured(info: ModelInfo, form: str, threads: int, rounds: int) -> dict[str,
         for rows in ROWS:
             found[str(rows)].append(steps.written(rows, CONTEXT + n % 50))
     for tokens in PROMPTS:
-        found[f"read {tokens}"] = [steps.read(tokens) for _ in range(rounds // 4)]
+        found[f"read {tokens}"] = [steps.read(tokens) for _ in range(max(rounds // 4, 1))]
     decoder.close()
     return {name: 1000 * statistics.median(times) for name, times in found.items()}
 
@@ -74,7 +75,7 @@ def measured(info: ModelInfo, form: str, threads: int, rounds: int) -> dict[str,
 def main() -> None:
     """Print a row for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--type", default="int8", help="int8")
+    parser.add_argument("--type", default="int8", choices=FORMATS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("models", nargs="*", metavar="MODEL")
