@@ -1,5 +1,6 @@
 """Engines on tiny models, and the oracle that they must equal."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from storygen.catalogue import Catalogue
 from storygen.engine.interface import Details, Segment
 from storygen.engine.local import LocalEngine
+from storygen.engine.runner import Runner
 from storygen.params import SamplingParams
 
 MakeEngine = Callable[..., Any]
@@ -28,6 +30,18 @@ async def make_engine(tiny_weights: Path, native_folder: Path) -> AsyncIterator[
             return engine
 
         yield make
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 5 ms at least, so that a passage of 4,096 tokens outlasts anything beside it."""
+    step = Runner.step
+
+    def slowly(*values: Any) -> Any:
+        time.sleep(0.005)
+        return step(*values)
+
+    monkeypatch.setattr(Runner, "step", slowly)
 
 
 @pytest.fixture

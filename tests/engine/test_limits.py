@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -156,18 +155,6 @@ def test_nobody_is_written_more_than_a_quota_and_a_passage(asked, per_hour, per_
 )
 def test_a_time_is_said_in_round_numbers(seconds, words):
     assert when(seconds).endswith(words)
-
-
-@pytest.fixture
-def slow(monkeypatch):
-    """Steps of 5 ms at least, so that LONG takes longer than anything here."""
-    step = Runner.step
-
-    def slowly(*values):
-        time.sleep(0.005)
-        return step(*values)
-
-    monkeypatch.setattr(Runner, "step", slowly)
 
 
 @pytest.mark.usefixtures("slow")

@@ -66,6 +66,8 @@ class Loader:
 
 
 def long_stream(engine, model="tiny", **params):
+    """One that outlasts the test, with the fixture `slow`: tiny ends this one after 1,020 tokens,
+    those of other seeds after 200."""
     return engine.stream(model, "a", SamplingParams(**{"seed": 1, **LONG, **params}))
 
 
@@ -83,6 +85,7 @@ async def test_a_passage_equals_the_oracles(engine, tiny_weights, model, params)
     assert sum(s.token_count for s in segments) == 100
 
 
+@pytest.mark.usefixtures("slow")
 async def test_eight_streams_at_once_equal_the_oracle_while_others_leave(make_engine, tiny_weights):
     loaded = checkpoints.load(tiny_weights / "letters")
     engine = await make_engine(slots=4)  # so that some wait
@@ -171,6 +174,7 @@ async def test_an_unknown_model_is_refused_with_those_there_are(engine):
             await refused
 
 
+@pytest.mark.usefixtures("slow")
 async def test_a_request_too_many_is_refused_unread(make_engine):
     load = Loader()
     engine = await make_engine(slots=1, queue_size=1, load=load)
@@ -187,6 +191,7 @@ async def test_a_request_too_many_is_refused_unread(make_engine):
 # Leaving
 
 
+@pytest.mark.usefixtures("slow")
 async def test_closing_a_stream_frees_its_slot_before_it_returns(make_engine):
     engine = await make_engine(slots=1, queue_size=0)
     for _ in range(20):
@@ -207,6 +212,7 @@ async def test_cancelling_a_reader_frees_its_slot(make_engine):
     assert await write(engine)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_leaving_the_queue_makes_room_in_it(make_engine):
     engine = await make_engine(slots=1, queue_size=1)
     async with aclosing(long_stream(engine)) as writing:
@@ -257,6 +263,7 @@ async def test_the_longest_unused_model_leaves_when_there_is_no_room(make_engine
     assert load.loaded == ["one", "two", "three", "two"]
 
 
+@pytest.mark.usefixtures("slow")
 async def test_a_model_waits_for_a_busy_one_to_finish(make_engine, weights_of_three):
     load = Loader()
     engine = await make_engine(weights_of_three, loaded_models=1, load=load)
@@ -270,6 +277,7 @@ async def test_a_model_waits_for_a_busy_one_to_finish(make_engine, weights_of_th
     assert load.loaded == ["one", "two"]
 
 
+@pytest.mark.usefixtures("slow")
 async def test_opening_a_model_holds_up_no_other(make_engine, weights_of_three):
     opening, gate = threading.Event(), threading.Event()
 
@@ -292,6 +300,7 @@ async def test_opening_a_model_holds_up_no_other(make_engine, weights_of_three):
         await token(writing)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_models_take_turns(make_engine, weights_of_three):
     engine = await make_engine(weights_of_three)
     streams = [long_stream(engine, model) for model in ("one", "two", "three")]
@@ -348,6 +357,7 @@ async def test_weights_that_are_no_numbers_fail_with_the_reason(
     assert engine.health().faulty == ("bad",)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_a_model_with_no_memory_to_open_it_fails_alone(make_engine, monkeypatch):
     engine = await make_engine()
     expected = await write(engine)
@@ -401,6 +411,7 @@ class Panic(BaseException):
     """What a panic in Rust code is to Python."""
 
 
+@pytest.mark.usefixtures("slow")
 async def test_a_panic_while_a_prompt_is_read_ends_that_request_alone(make_engine):
     load = Loader()
     engine = await make_engine(load=load)
@@ -413,13 +424,14 @@ async def test_a_panic_while_a_prompt_is_read_ends_that_request_alone(make_engin
         await token(writing)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_a_panic_in_a_step_is_told_to_all_and_the_engine_starts_anew(
     make_engine, monkeypatch
 ):
     engine = await make_engine()
     expected = await write(engine)
     step = NativeDecoder.step
-    streams = [long_stream(engine, seed=n) for n in range(3)]
+    streams = [long_stream(engine) for _ in range(3)]
     for stream in streams:
         await token(stream)
     monkeypatch.setattr(NativeDecoder, "step", lambda *_: (_ for _ in ()).throw(Panic()))
@@ -535,9 +547,10 @@ async def test_an_engine_that_does_not_run_refuses_everything(tiny_weights):
         await engine.count_tokens("tiny", "a")
 
 
+@pytest.mark.usefixtures("slow")
 async def test_closing_ends_what_runs_and_what_waits(make_engine):
     engine = await make_engine(slots=1)
-    streams = [long_stream(engine, seed=n) for n in range(3)]
+    streams = [long_stream(engine) for _ in range(3)]
     await token(streams[0])
     readers = [asyncio.create_task(rest(stream)) for stream in streams]
     question = asyncio.create_task(engine.next_tokens("tiny", "text", 1))
@@ -563,6 +576,7 @@ async def test_count_tokens_reads_the_whole_text(engine, tiny_tokenizer):
     assert await engine.count_tokens("tiny", "") == 0
 
 
+@pytest.mark.usefixtures("slow")
 async def test_counting_holds_up_neither_the_page_nor_a_passage(make_engine):
     load = Loader()
     engine = await make_engine(load=load)
