@@ -1,6 +1,6 @@
 """The models that are measured: random weights in three sizes, or one that ships, by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 
@@ -67,6 +67,33 @@ def random_model(config: GPTConfig, seed: int = 0) -> GPT:
         elif name.startswith("h.") and weight.dim() > 1:
             weight.data *= 3
     return model.requires_grad_(False).eval()
+
+
+def widened(model: GPT, times: int, n_layer: int) -> GPT:
+    """A network of so many times the width, and more layers, that computes the same: every number
+    is there several times, and the further layers add nothing (Chen, Goodfellow and Shlens 2015,
+    Net2Net). So a small model's prose comes from one of any size."""
+    config = model.config
+    assert config.n_inner is None
+    assert config.tied
+    larger = replace(
+        config, n_embd=times * config.n_embd, n_head=times * config.n_head, n_layer=n_layer
+    )
+    wide, weights = GPT(larger), model.state_dict()
+    for name, weight in wide.state_dict().items():
+        if name not in weights:
+            weight.zero_()
+            continue
+        parts = weights[name].chunk(3 if "c_attn" in name else 1)  # queries, keys, values
+        if name in ("wte.weight", "wpe.weight", "lm_head.weight"):
+            weight.copy_(parts[0].repeat(1, times))
+        elif weight.dim() == 1:
+            weight.copy_(torch.cat([part.repeat(times) for part in parts]))
+        else:
+            weight.copy_(torch.cat([part.repeat(times, times) for part in parts]) / times)
+        if name.startswith("ln_f"):
+            weight /= times  # what the output head adds up it adds up several times
+    return wide.requires_grad_(False).eval()
 
 
 def spelling(vocab_size: int) -> BPETokenizer:

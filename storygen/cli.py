@@ -116,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     quantizing.add_argument("--type", choices=("int8", "int4", "bf16"), default="int8")
     quantizing.set_defaults(run=_quantize)
 
+    speculating = commands.add_parser(
+        "speculate",
+        help="count which words follow which, so that a large model writes the same sooner",
+    )
+    speculating.add_argument("model", metavar="NAME")
+    speculating.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="PATH", help="texts like its own"
+    )
+    speculating.set_defaults(run=_speculate)
+
     backup = commands.add_parser("backup", help="write all stories and accounts into one file")
     backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
     backup.set_defaults(run=_backup)
@@ -282,6 +292,24 @@ def _quantize(args: argparse.Namespace, settings: Settings) -> None:
     info = Catalogue(settings.weights_dir).get(args.model)
     path = quantize(info.directory, args.type)
     print(f"{info.name} opens from {path} now ({path.stat().st_size / 1e6:,.1f} MB).")
+
+
+def _speculate(args: argparse.Namespace, settings: Settings) -> None:
+    import numpy as np  # as above
+
+    from storygen.checkpoints import load_tokenizer, ngrams
+    from storygen.corpora.prepare import tokenise
+    from storygen.corpora.works import read_works
+
+    info = Catalogue(settings.weights_dir).get(args.model)
+    tokenizer = load_tokenizer(info.directory)
+    if tokenizer.vocab_size > ngrams.NONE:
+        raise CheckpointError(
+            f"{info.name} has {tokenizer.vocab_size:,} tokens: up to {ngrams.NONE:,} are counted."
+        )
+    ids = np.concatenate([tokenise(work, tokenizer) for work in read_works(args.source)])
+    path = ngrams.count(tokenizer, ids).save(info.directory)
+    print(f"{len(ids):,} tokens are counted in {path} now: {info.name} guesses by them.")
 
 
 def _backup(args: argparse.Namespace, settings: Settings) -> None:

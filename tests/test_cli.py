@@ -276,3 +276,21 @@ def test_quantize_keeps_a_model_rounded_and_changes_nothing_that_it_writes(
     code, _, err = cli("quantize", "nobody")
     assert code == 1
     assert "no model 'nobody'" in err
+
+
+def test_speculate_counts_texts_and_changes_nothing_that_a_model_writes(
+    cli, tiny_weights, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
+    before = write(cli, "--seed", "3", "--max-new-tokens", "20")["text"]
+    books = tmp_path / "books"
+    books.mkdir()
+    (books / "a.txt").write_text("The night was dark. The night was cold.\n" * 50)
+    code, out, err = cli("speculate", "tiny", "--from", str(books))
+    assert (code, err) == (0, "")
+    assert f"are counted in {tmp_path / 'tiny/ngrams.npy'} now: tiny guesses by them." in out
+    assert write(cli, "--seed", "3", "--max-new-tokens", "20")["text"] == before
+    code, _, err = cli("speculate", "tiny", "--from", str(tmp_path / "nowhere"))
+    assert code == 1
+    assert "holds no" in err

@@ -19,6 +19,8 @@ from storygen.sampling import sample
 class EagerDecoder:
     """A GPT and its cache; see interface.Decoder. Slots that get one token each share a pass."""
 
+    rows_are_independent = False  # PyTorch sums several rows in another order than one
+
     def __init__(self, model: GPT, n_slots: int, n_threads: int = 0) -> None:
         """n_threads 0 leaves it to PyTorch."""
         weight = model.wte.weight

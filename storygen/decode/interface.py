@@ -23,11 +23,14 @@ class Decoder(Protocol):
     The rows of a step are tokens of any slots, those of one slot in the order of their positions
     and without gaps. The first goes on where the slot's memory ends, or earlier: what was
     remembered from there on is forgotten. At most max_rows rows; not for two threads at once.
+    rows_are_independent says that a row's numbers are the same to the bit whatever is beside it,
+    other rows of its own slot too.
     """
 
     config: GPTConfig
     n_slots: int
     max_rows: int
+    rows_are_independent: bool
 
     def step(
         self, rows: Sequence[Token], out: Sequence[int], choices: Sequence[Row], n_tokens: int

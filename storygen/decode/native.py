@@ -1,5 +1,6 @@
 """NativeDecoder: a GPT computed by decode.c."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from ctypes import (
     CDLL,
@@ -111,6 +112,8 @@ class NativeDecoder:
     Native code trusts its caller: slots and tokens must exist, and positions be below block_size.
     """
 
+    rows_are_independent = True
+
     def __init__(
         self,
         library: CDLL,
@@ -157,8 +160,8 @@ class NativeDecoder:
             place.repetition_penalty = params.repetition_penalty
             place.seed, place.position = params.seed or 0, position
             if params.repetition_penalty != 1:
-                kept.append((c_int32 * len(context))(*context))
-                place.n_context, place.context = len(context), addressof(kept[-1])
+                kept.append(array("i", context))
+                place.n_context, place.context = len(context), kept[-1].buffer_info()[0]
             place.n_adjustments = len(adjustments)
             if adjustments:
                 pairs = [_Adjustment(added, token) for token, added in adjustments]

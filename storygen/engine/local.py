@@ -37,12 +37,13 @@ from storygen.engine.limits import Limits, Quotas, when
 from storygen.engine.mail import Mail
 from storygen.engine.memory import OF_CARD, card_bytes, model_bytes
 from storygen.engine.opener import Opener, Opening
-from storygen.engine.opening import Loader, open_model
+from storygen.engine.opening import Loader, ngrams_of, open_model
 from storygen.engine.place import News, Place, Work
 from storygen.engine.runner import Runner, as_storygen_error
 from storygen.engine.scheduler import Scheduler
 from storygen.engine.sequence import Sequence, check_prompt, with_seed
 from storygen.engine.shelf import Shelf
+from storygen.engine.speculation import Speculation
 from storygen.engine.words import next_words_job
 from storygen.engine.worker import Worker
 from storygen.errors import BusyError, EngineError
@@ -75,9 +76,11 @@ class LocalEngine:
         native: Path | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
         load: Loader | None = None,
+        speculate: bool = True,
     ) -> None:
         """threads 0 takes what is there; native is a folder for the compiled decoder, None does
-        without one; load makes a network of a model directory in its own way."""
+        without one; load makes a network of a model directory in its own way; speculate lets models
+        check guesses where that is sooner, and changes no passage."""
         self._catalogue, self._load, self._threads = Kept(catalogue), load, threads
         self._wanted = (device, dtype, cuda_capability(), native)
         place, self._form = choose(*self._wanted[:3])  # raises EngineError now
@@ -85,7 +88,7 @@ class LocalEngine:
         self._card = OF_CARD * cuda_bytes() if self._on_card else math.inf
         self._by: Arithmetic | None = None  # found out by the first worker
         self._slots, self._queue_size, self._loaded_models = slots, queue_size, loaded_models
-        self._limits = limits
+        self._limits, self._speculate = limits, speculate
         self._quotas = Quotas(limits.tokens_per_hour, limits.tokens_per_day, kept_in=limits.ledger)
         self._tokenizers: dict[str, Tokenizer] = {}  # outlive their models: counting is frequent
         self._reading: dict[str, Opening[Tokenizer]] = {}
@@ -407,4 +410,7 @@ class LocalEngine:
         directory = self._catalogue.get(model).directory
         decoder, tokenizer = open_model(by, directory, self._slots, self._threads, self._load)
         self._tokenizers[model] = tokenizer
-        return Runner(model, decoder, tokenizer)
+        speculation = None
+        if self._speculate and decoder.rows_are_independent:
+            speculation = Speculation(ngrams_of(directory, tokenizer), tokenizer)
+        return Runner(model, decoder, tokenizer, speculation)

@@ -9,6 +9,7 @@ import numpy as np
 
 from storygen import checkpoints
 from storygen.checkpoints import adapter_files, hf
+from storygen.checkpoints.ngrams import NGrams, read_ngrams
 from storygen.checkpoints.packed import (
     describe,
     packed_file,
@@ -71,6 +72,15 @@ def read_model(directory: Path) -> tuple[GPTConfig, Tokenizer, Mapping[str, np.n
     config, tokenizer = hf.describe(base or directory)
     kind = hf.Weights if base is None else adapter_files.Merged
     return config, tokenizer, kind(directory, config)
+
+
+def ngrams_of(directory: Path, tokenizer: Tokenizer) -> NGrams | None:
+    """What a model's guesses are looked up in; it can do without."""
+    try:
+        return read_ngrams(recovered(directory), tokenizer)
+    except CheckpointError as error:
+        log.warning("%s", error)
+        return None
 
 
 def quantize(directory: Path, form: str) -> Path:

@@ -1,5 +1,6 @@
 """Runner: one model with the requests it is working on, all of them a step at a time."""
 
+import time
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from storygen.decode.interface import Decoder, Token
 from storygen.engine.jobs import Job, likeliest, log_of_sum, no_numbers, scored
 from storygen.engine.sequence import Scorer, Sequence
 from storygen.engine.slots import Slots
+from storygen.engine.speculation import Repeats, Speculation
 from storygen.errors import EngineError, StorygenError
 from storygen.model.windows import window_start
 from storygen.params import Row
@@ -27,8 +29,9 @@ class Outcome(NamedTuple):
 class _Running:
     """A passage with its slot; `known` of its window's tokens are in the slot."""
 
-    def __init__(self, sequence: Sequence, slot: int) -> None:
-        self.sequence, self.slot, self.known = sequence, slot, 0
+    def __init__(self, sequence: Sequence, repeats: Repeats | None) -> None:
+        self.sequence, self.repeats = sequence, repeats
+        self.slot, self.known = -1, 0
 
     @property
     def window(self) -> list[int]:
@@ -46,17 +49,27 @@ class _Running:
         details = self.sequence.details
         return details is not None and details.logprobs is not None
 
-    def choice(self) -> Row:
-        """What the choice of its next token depends on."""
-        sequence = self.sequence
-        return Row(sequence.params, len(sequence.ids), self.window, sequence.adjustments())
+    def choice(self, guesses: list[int]) -> Row:
+        """What the choice of the token after some guesses depends on."""
+        sequence, params = self.sequence, self.sequence.params
+        context = [*self.window, *guesses] if params.repetition_penalty != 1 else ()
+        position = len(sequence.ids) + len(guesses)
+        return Row(params, position, context, sequence.adjustments(guesses))
 
 
 class Runner:
     """A model, its tokenizer, and the passages that it writes, each in a slot of the decoder."""
 
-    def __init__(self, name: str, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """speculation is for a decoder whose rows do not depend on one another."""
         self.name, self.decoder, self.tokenizer = name, decoder, tokenizer
+        self._speculation = speculation
         self._block_size = decoder.config.block_size
         self._slots = Slots(decoder)
         self._running: list[_Running] = []
@@ -71,7 +84,8 @@ class Runner:
         return [row.sequence for row in self._running]
 
     def step(self, requests: list[Sequence | Job]) -> list[Outcome]:
-        """Let each of the requests that should run now go on by one token, and one job by a slice.
+        """Let each of the requests that should run now go on by one token, or by as many as were
+        guessed rightly, and one job by a slice.
 
         A passage that is no longer among them loses its slot first. One that has much to read, as
         when it begins or when its window moves, reads max_rows tokens, one passage in a step: so
@@ -106,7 +120,7 @@ class Runner:
         except BaseException as error:  # a panic in Rust code, for one, is no Exception
             return Outcome(sequence, as_storygen_error(error, self.name), final=True)
         sequence.window_start = window_start(len(sequence.ids), self._block_size)
-        row = _Running(sequence, -1)
+        row = _Running(sequence, self._speculation.repeats() if self._speculation else None)
         row.slot = self._slots.take(row.window)
         self._running.append(row)
         row.known = self._slots.recall(row.slot, row.window)
@@ -144,21 +158,39 @@ class Runner:
             return [Outcome(row.sequence, as_storygen_error(error, self.name), final=True)]
         return []
 
-    def _write(self, writing: list[_Running]) -> list[Outcome | None]:
-        """One more token for each of these, which have read all but their last."""
+    def _write(self, writing: list[_Running]) -> list[Outcome]:
+        """What comes next for each of these, which have read all but their last token."""
         if not writing:
             return []
-        rows = [Token(row.slot, row.known, row.sequence.ids[-1]) for row in writing]
-        choices = [row.choice() for row in writing]
+        began = time.perf_counter()
+        n = self._speculation.pace.guesses(len(writing)) if self._speculation else 0
+        pieces: list[list[Token]] = []  # of each passage its last token, and what may follow
+        choices: list[Row] = []
+        for row in writing:
+            guesses = self._guesses(row, n) if n else []
+            tokens = [row.sequence.ids[-1], *guesses]
+            pieces.append([Token(row.slot, row.known + i, id) for i, id in enumerate(tokens)])
+            choices += [row.choice(guesses[:i]) for i in range(len(tokens))]
+        rows = [row for piece in pieces for row in piece]
         # A vocabulary may be padded to a round number with ids that spell nothing.
         n_tokens = self.tokenizer.vocab_size
-        logprobs = self._logprobs(writing, rows)
-        tokens = self.decoder.step(rows, range(len(rows)), choices, n_tokens)
-        self._slots.learned(rows)
-        return [
-            self._taken(row, token, logprobs.get(row.slot))
-            for row, token in zip(writing, tokens, strict=True)
-        ]
+        logprobs = self._logprobs(writing, [piece[0] for piece in pieces])
+        drawn = iter(self.decoder.step(rows, range(len(rows)), choices, n_tokens))
+        outcomes, right = [], []
+        for row, piece in zip(writing, pieces, strict=True):
+            told = self._take(row, piece, [next(drawn) for _ in piece], logprobs.get(row.slot))
+            right.append(told[0])
+            outcomes += told[1]
+        if self._speculation:
+            self._speculation.pace.learn(n, right, time.perf_counter() - began)
+        return outcomes
+
+    def _guesses(self, row: _Running, n: int) -> list[int]:
+        """Up to n, as many as the passage and its window have room for."""
+        if self._speculation is None or row.repeats is None or row.wants_scores:
+            return []
+        room = min(row.sequence.n_left - 1, self._block_size - len(row.window))
+        return self._speculation.guesses(row.repeats, row.sequence.ids, min(n, room))
 
     def _logprobs(self, writing: list[_Running], rows: list[Token]) -> dict[int, np.ndarray]:
         """Log-probabilities (V,) of the next token, by slot, where the details want them. Computed
@@ -174,6 +206,27 @@ class Runner:
         details = row.sequence.details
         top = likeliest(logprobs, n) if details and (n := details.logprobs) else []
         return partial(scored, self.tokenizer, token, logprob=float(logprobs[token]), top=top)
+
+    def _take(
+        self,
+        row: _Running,
+        piece: list[Token],
+        drawn: list[int | None],
+        logprobs: np.ndarray | None,
+    ) -> tuple[int, list[Outcome]]:
+        """Take what was drawn after a passage's last token, and after each guess that was right.
+        How many of the guesses that are, and what the reader is told."""
+        outcomes: list[Outcome] = []
+        for n, read in enumerate(piece):
+            self._slots.learned([read])
+            length = len(row.sequence.ids)
+            outcome = self._taken(row, drawn[n], logprobs)
+            outcomes += [outcome] if outcome is not None else []
+            right = [drawn[n]] == [guess.id for guess in piece[n + 1 : n + 2]]
+            over = outcome is not None and outcome.final
+            if not right or over or len(row.sequence.ids) <= length:  # a banned phrase was undone
+                break
+        return n, outcomes
 
     def _taken(
         self, row: _Running, token: int | None, logprobs: np.ndarray | None

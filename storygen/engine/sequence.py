@@ -4,7 +4,7 @@ import math
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import replace
 
 from storygen.engine import marks
@@ -70,14 +70,20 @@ class Sequence:
             self._resume(marks.read(self.details.after))
         self._note_returns()
 
-    def adjustments(self) -> list[tuple[int, float]]:
-        """What is added to the logits of some tokens where the next one is drawn."""
+    @property
+    def n_left(self) -> int:
+        """How many tokens there may still be."""
+        return self.params.max_new_tokens - (len(self.ids) - self._n_prompt)
+
+    def adjustments(self, guesses: Collection[int] = ()) -> list[tuple[int, float]]:
+        """What is added to the logits of some tokens where the one after the guesses is drawn."""
         if not self._penalised and not self._forbidden:
             return []
-        window = self.ids[self.window_start :]
-        n_written = len(self.ids) - max(self._n_prompt, self.window_start)
+        window = self.ids[self.window_start :] + list(guesses)
+        length = len(self.ids) + len(guesses)
+        n_written = length - max(self._n_prompt, self.window_start)
         added = penalties(self.params, window, n_written, self._breakers)
-        added |= dict.fromkeys(self._forbidden.get(len(self.ids), ()), -math.inf)
+        added |= dict.fromkeys(self._forbidden.get(length, ()), -math.inf)
         return list(added.items())
 
     def take(self, token: int, scorer: Scorer | None = None) -> Segment | None:

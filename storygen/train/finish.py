@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from storygen.checkpoints import save
 from storygen.checkpoints.adapter import save_adapter
+from storygen.checkpoints.ngrams import count
 from storygen.model import GPT, generate
 from storygen.model.windows import window_start
 from storygen.params import Row, SamplingParams
@@ -51,6 +53,8 @@ def finish(trainer: Trainer, name: str) -> Path:
         save_adapter(run / "model", model, base, rank=rank, alpha=alpha, files=files)
     else:
         save(run / "model", model, corpus.tokenizer, dtype=torch.float16, files=files)
+        ngrams = count(corpus.tokenizer, np.asarray(corpus.train))
+        ngrams.save(run / "model")  # an adapter takes its base's
     return run / "model"
 
 

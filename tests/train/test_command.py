@@ -8,6 +8,7 @@ import torch
 
 from storygen.catalogue import Catalogue
 from storygen.checkpoints import load
+from storygen.checkpoints.ngrams import read_ngrams
 from storygen.model import GPT
 from storygen.train.__main__ import main
 from storygen.train.config import load_recipe, recipe_names
@@ -44,6 +45,7 @@ def test_a_recipe_becomes_a_model_directory(recipe, corpus, corpus_dir, tmp_path
     assert f"{info.bits_per_byte:.3f} bits per byte" in card
     assert "12 steps, 1,536 tokens seen" in card
     assert "> **once **" in card
+    assert read_ngrams(run / "model", tokenizer).next(corpus.train[:5].tolist()) is not None
 
 
 def test_a_bounded_run_leaves_a_model_and_can_go_on(
