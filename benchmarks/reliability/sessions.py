@@ -1,9 +1,9 @@
 """Windows opened and closed by the thousand: what the server's memory is afterwards.
 
-    python -m benchmarks.reliability.sessions [--count 1000] [--messages 10]
+    python -m benchmarks.reliability.sessions [--count 1000] [--messages 10] [--warm-up 100]
 
 Each window opens, has a few messages answered, and is closed; some vanish without a word, some
-while a passage is being written. A hundred before these make the server as large as it has to be.
+while a passage is being written. Some before these make the server as large as it has to be.
 Prints a line with the memory in MB, and ends with 1 when it grew by more than 50 MB. The promise is
 of 100 messages each; 10 are what one core does of them in half an hour.
 """
@@ -20,7 +20,6 @@ from tests.protocol.conftest import Client, Server, serve
 
 GROWTH = 50  # MB
 AT_ONCE = 8
-WARM_UP = 100
 SETTLING = 330.0  # seconds; the server keeps a session for 300 after its window is gone
 COMMAND = [sys.executable, "-m", "tests.protocol.serve", "{port}"]
 
@@ -65,15 +64,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=10)
+    parser.add_argument("--warm-up", type=int, default=100, help="windows before the count")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = serve(Path(folder) / "data", COMMAND)
         try:
-            asyncio.run(visits(server, server.cookie, range(WARM_UP), args.messages))
+            asyncio.run(visits(server, server.cookie, range(args.warm_up), args.messages))
             time.sleep(SETTLING)
             before, begun = resident(server), time.monotonic()
-            last = WARM_UP + args.count
-            asyncio.run(visits(server, server.cookie, range(WARM_UP, last), args.messages))
+            counted = range(args.warm_up, args.warm_up + args.count)
+            asyncio.run(visits(server, server.cookie, counted, args.messages))
             took, peak = time.monotonic() - begun, resident(server)
             time.sleep(SETTLING)
             after = resident(server)
