@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -298,8 +299,9 @@ def _speculate(args: argparse.Namespace, settings: Settings) -> None:
     import numpy as np  # as above
 
     from storygen.checkpoints import load_tokenizer, ngrams
-    from storygen.corpora.prepare import tokenise
-    from storygen.corpora.works import read_works
+    from storygen.corpora.works import read_works, stories
+    from storygen.text import plain_typography
+    from storygen.tokenizers import readable
 
     info = Catalogue(settings.weights_dir).get(args.model)
     tokenizer = load_tokenizer(info.directory)
@@ -307,9 +309,16 @@ def _speculate(args: argparse.Namespace, settings: Settings) -> None:
         raise CheckpointError(
             f"{info.name} has {tokenizer.vocab_size:,} tokens: up to {ngrams.NONE:,} are counted."
         )
-    ids = np.concatenate([tokenise(work, tokenizer) for work in read_works(args.source)])
+    found = []
+    for story in chain.from_iterable(stories(work.text) for work in read_works(args.source)):
+        text = plain_typography(story) if tokenizer.plain else story
+        found.append(tokenizer.encode(readable(tokenizer, text)))
+    ids = np.fromiter(chain.from_iterable(found), np.uint16)
     path = ngrams.count(tokenizer, ids).save(info.directory)
-    print(f"{len(ids):,} tokens are counted in {path} now: {info.name} guesses by them.")
+    print(
+        f"{len(ids):,} tokens are counted in {path}. Where native code writes, {info.name} guesses "
+        "by them when it is opened next."
+    )
 
 
 def _backup(args: argparse.Namespace, settings: Settings) -> None:

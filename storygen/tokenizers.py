@@ -134,6 +134,14 @@ class CharTokenizer:
         return self.characters[token].encode("utf-8")
 
 
+def readable(tokenizer: Tokenizer, text: str) -> str:
+    """text without the characters that the vocabulary lacks."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return text
+    known = set(tokenizer.characters)
+    return "".join(c for c in text if c in known)
+
+
 class StreamDecoder:
     """Text from tokens one at a time, holding back the bytes of an unfinished character.
 

@@ -283,14 +283,29 @@ def test_speculate_counts_texts_and_changes_nothing_that_a_model_writes(
 ):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
     monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
-    before = write(cli, "--seed", "3", "--max-new-tokens", "20")["text"]
+    monkeypatch.setattr("storygen.engine.speculation.SHORTEST", 0)  # even so small a model guesses
+    asked = "--seed", "3", "--max-new-tokens", "90"
+    before = write(cli, *asked)["text"]
     books = tmp_path / "books"
     books.mkdir()
-    (books / "a.txt").write_text("The night was dark. The night was cold.\n" * 50)
+    (books / "a.txt").write_text(f"The night was dark. {before}\n" * 50)
     code, out, err = cli("speculate", "tiny", "--from", str(books))
     assert (code, err) == (0, "")
-    assert f"are counted in {tmp_path / 'tiny/ngrams.npy'} now: tiny guesses by them." in out
-    assert write(cli, "--seed", "3", "--max-new-tokens", "20")["text"] == before
+    assert f"are counted in {tmp_path / 'tiny/ngrams.npy'}." in out
+    assert write(cli, *asked)["text"] == before
+    assert cli("export", "tiny", "--format", "hf", "--out", str(tmp_path / "copy"))[0] == 0
+    assert not (tmp_path / "copy/ngrams.npy").exists()
     code, _, err = cli("speculate", "tiny", "--from", str(tmp_path / "nowhere"))
     assert code == 1
     assert "holds no" in err
+
+
+def test_speculate_leaves_out_what_a_character_model_cannot_spell(
+    cli, tiny_weights, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_weights / "letters", tmp_path / "letters")
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
+    (tmp_path / "book.txt").write_text("The caf\u00e9 was dark. \u201cYes,\u201d he said.\n" * 50)
+    code, _, err = cli("speculate", "letters", "--from", str(tmp_path / "book.txt"))
+    assert (code, err) == (0, "")
+    assert (tmp_path / "letters/ngrams.npy").is_file()

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from torch import Tensor
 
-from storygen.checkpoints import adapter, hf, models, packed
+from storygen.checkpoints import adapter, hf, models, ngrams, packed
 from storygen.checkpoints.adapter_files import CONFIG
 from storygen.checkpoints.importers.gguf import NAMES, PLAIN
 from storygen.errors import CheckpointError
@@ -44,8 +44,8 @@ def export_hf(directory: Path, out: Path, merge: bool) -> None:
     hf.check_sums(directory)
     try:
         with atomic_directory(out) as new:
-            rounded = shutil.ignore_patterns(packed.FOLDER)  # nobody else reads them
-            shutil.copytree(directory, new, dirs_exist_ok=True, ignore=rounded)
+            ours = shutil.ignore_patterns(packed.FOLDER, ngrams.FILE)  # nobody else reads them
+            shutil.copytree(directory, new, dirs_exist_ok=True, ignore=ours)
     except OSError as error:  # shutil.Error lists every file that failed
         raise CheckpointError(f"{out} could not be written: {_reason(error)}.") from None
 

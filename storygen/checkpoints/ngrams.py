@@ -6,6 +6,7 @@ one number for each hash of an n-gram, and where two fall together the more freq
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -47,45 +48,60 @@ class NGrams:
         """Keep it beside a model; the file. SHA256SUMS does not list it: nothing depends on it."""
         path = directory / FILE
         try:
-            with atomic_file(path) as new, new.open("wb") as file:
-                np.save(file, self.table, allow_pickle=False)
+            with atomic_file(path) as new:
+                new.write_bytes(_header(len(self.table)) + self.table.astype("<u2").tobytes())
         except OSError as error:
             raise CheckpointError(f"{path} could not be written: {error.strerror}.") from None
         return path
 
 
 def count(tokenizer: Tokenizer, ids: np.ndarray) -> NGrams:
-    """The n-grams of a text (n,) uint16."""
-    read = _sample(ids)
-    bits = min(max((ROOM * len(read)).bit_length(), BITS[0]), BITS[-1])
+    """The n-grams of a text (n,) uint16. Takes some 35 bytes of memory for each token counted."""
+    ids = _sample(ids)
+    bits = min(max((ROOM * len(ids)).bit_length(), BITS[0]), BITS[-1])
     table, frequency = np.full(1 << bits, NONE, np.uint16), np.zeros(1 << bits, np.int64)
     for n in _orders(tokenizer):
-        places = _hashes(read[:-1], n) >> np.uint64(64 - bits)
-        pairs, counts = np.unique(places << np.uint64(16) | read[n:], return_counts=True)
+        pairs = _hashes(ids[:-1], n)
+        pairs >>= np.uint64(64 - bits)
+        pairs <<= np.uint64(16)
+        pairs |= ids[n:]
+        pairs.sort()
+        starts = np.flatnonzero(np.diff(pairs, prepend=np.uint64(WHOLE)))
+        counts = np.diff(starts, append=len(pairs))
         order = np.argsort(counts, kind="stable")  # of equal places the last is kept
-        at = (pairs[order] >> np.uint64(16)).astype(np.int64)
+        pairs, counts = pairs[starts[order]], counts[order]
+        at = (pairs >> np.uint64(16)).astype(np.int64)
         best, most = np.full_like(table, NONE), np.zeros_like(frequency)
-        best[at], most[at] = pairs[order].astype(np.uint16), counts[order]
+        best[at], most[at] = pairs.astype(np.uint16), counts
         table, frequency = np.where(most > frequency, best, table), np.maximum(most, frequency)
     return NGrams(_orders(tokenizer), table)
 
 
 def read_ngrams(directory: Path, tokenizer: Tokenizer) -> NGrams | None:
     """Those of a model, or else of its base; None where nobody counted. Raises CheckpointError for
-    a file that cannot be used."""
+    a file that is not as save() wrote it."""
     path = directory / FILE
     if not path.is_file():
         base = adapter_files.base_of(directory)
         return None if base is None else read_ngrams(base, tokenizer)
+    again = "Delete it, or copy it again."
     try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header alone
-        if table.dtype != np.dtype("<u2") or table.shape not in [(1 << n,) for n in BITS]:
-            raise ValueError(f"it is a table of {table.dtype} {table.shape}"[:80])
-        return NGrams(_orders(tokenizer), np.array(table))
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"{path} cannot be used: {error}. Delete it, or copy it again."
-        ) from None
+        headers = [(_header(1 << n), 2 << n) for n in BITS]
+        of_size = {len(header) + size: header for header, size in headers}
+        header = of_size.get(path.stat().st_size)
+        if header and (found := path.read_bytes()).startswith(header):
+            return NGrams(_orders(tokenizer), np.frombuffer(found, "<u2", offset=len(header)))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. {again}") from None
+    raise CheckpointError(f"{path} is no table of n-grams. {again}")
+
+
+def _header(places: int) -> bytes:
+    """What numpy writes before a table, so that others can look at it; we let nobody parse it."""
+    file = BytesIO()
+    shape = {"descr": "<u2", "fortran_order": False, "shape": (places,)}
+    np.lib.format.write_array_header_1_0(file, shape)
+    return file.getvalue()
 
 
 def _orders(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -94,7 +110,8 @@ def _orders(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def _sample(ids: np.ndarray) -> np.ndarray:
-    """As many of the ids as are counted, in stretches from everywhere."""
+    """As many of the ids as are counted, in stretches from everywhere; what is counted across
+    their seams is too little to matter."""
     if len(ids) <= MOST_COUNTED:
         return ids
     each = MOST_COUNTED // STRETCHES
@@ -112,8 +129,11 @@ def _hashed(ids: Sequence[int]) -> int:
 
 def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
     """The hashes (len - n + 1,) of all n tokens in a row."""
-    found = np.zeros(max(0, len(ids) - n + 1), np.uint64)
+    size = max(0, len(ids) - n + 1)
+    found = np.zeros(size, np.uint64)
     for i in range(n):
-        found = (found + ids[i : len(ids) - n + 1 + i] + np.uint64(1)) * np.uint64(MIX)
+        found += ids[i : i + size]
+        found += np.uint64(1)
+        found *= np.uint64(MIX)
         found ^= found >> np.uint64(29)
     return found

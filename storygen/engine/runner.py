@@ -167,7 +167,7 @@ class Runner:
         pieces: list[list[Token]] = []  # of each passage its last token, and what may follow
         choices: list[Row] = []
         for row in writing:
-            guesses = self._guesses(row, n) if n else []
+            guesses = self._guesses(row, n)
             tokens = [row.sequence.ids[-1], *guesses]
             pieces.append([Token(row.slot, row.known + i, id) for i, id in enumerate(tokens)])
             choices += [row.choice(guesses[:i]) for i in range(len(tokens))]
@@ -176,21 +176,23 @@ class Runner:
         n_tokens = self.tokenizer.vocab_size
         logprobs = self._logprobs(writing, [piece[0] for piece in pieces])
         drawn = iter(self.decoder.step(rows, range(len(rows)), choices, n_tokens))
-        outcomes, right = [], []
+        outcomes, taken = [], []
         for row, piece in zip(writing, pieces, strict=True):
-            told = self._take(row, piece, [next(drawn) for _ in piece], logprobs.get(row.slot))
-            right.append(told[0])
-            outcomes += told[1]
+            right, told = self._take(
+                row, piece, [next(drawn) for _ in piece], logprobs.get(row.slot)
+            )
+            taken.append((len(piece) - 1, right))
+            outcomes += told
         if self._speculation:
-            self._speculation.pace.learn(n, right, time.perf_counter() - began)
+            self._speculation.pace.learn(n, taken, time.perf_counter() - began)
         return outcomes
 
     def _guesses(self, row: _Running, n: int) -> list[int]:
         """Up to n, as many as the passage and its window have room for."""
-        if self._speculation is None or row.repeats is None or row.wants_scores:
+        if not n or not self._speculation or not row.repeats or row.wants_scores:
             return []
         room = min(row.sequence.n_left - 1, self._block_size - len(row.window))
-        return self._speculation.guesses(row.repeats, row.sequence.ids, min(n, room))
+        return self._speculation.guesses(row.repeats, row.sequence.ids, max(0, min(n, room)))
 
     def _logprobs(self, writing: list[_Running], rows: list[Token]) -> dict[int, np.ndarray]:
         """Log-probabilities (V,) of the next token, by slot, where the details want them. Computed
@@ -222,7 +224,7 @@ class Runner:
             length = len(row.sequence.ids)
             outcome = self._taken(row, drawn[n], logprobs)
             outcomes += [outcome] if outcome is not None else []
-            right = [drawn[n]] == [guess.id for guess in piece[n + 1 : n + 2]]
+            right = n + 1 < len(piece) and piece[n + 1].id == drawn[n]
             over = outcome is not None and outcome.final
             if not right or over or len(row.sequence.ids) <= length:  # a banned phrase was undone
                 break

@@ -9,7 +9,7 @@ Saxena's prompt lookup decoding; where a seed tells the draw there is nothing to
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import mul
 from statistics import median
@@ -22,7 +22,7 @@ MOST_GUESSES = 3  # for a passage: of a fourth, hardly any is right
 ALIKE = 3  # tokens, of the size of word pieces, after which a story is taken to go on as before
 SHORTEST = 0.001  # seconds of a step without guesses: nobody reads what is sooner as fast
 ROUNDS = 16  # in which each number of guesses was tried, the last ones of which count
-BETWEEN_ROUNDS = 128  # steps
+BETWEEN_ROUNDS = 256  # steps
 LEARNING = 1 / 128  # of how often guesses are right, by the last step
 WORTH = 1.03  # times the tokens a second of no guesses: less is not worth a mistake
 
@@ -51,11 +51,8 @@ class Speculation:
     def __init__(self, ngrams: NGrams | None, tokenizer: Tokenizer) -> None:
         """Without n-grams it is the story's own words that foretell."""
         self.pace = Pace()
-        self._ngrams, self._vocab_size, self._eot_id = (
-            ngrams,
-            tokenizer.vocab_size,
-            tokenizer.eot_id,
-        )
+        self._ngrams = ngrams
+        self._vocab_size, self._eot_id = tokenizer.vocab_size, tokenizer.eot_id
         self._alike = ALIKE * (tokenizer.tokens_per_word // BPETokenizer.tokens_per_word)
 
     def repeats(self) -> Repeats:
@@ -64,8 +61,6 @@ class Speculation:
 
     def guesses(self, repeats: Repeats, ids: Sequence[int], n: int) -> list[int]:
         """Up to n tokens that may follow ids."""
-        if n <= 0:
-            return []
         repeats.learn(ids)
         tail = list(ids[-max(LONGEST, self._alike) :])
         start = len(tail)
@@ -84,45 +79,71 @@ class Pace:
     the processor, on who else is writing and on the story. None is one of the numbers.
 
     All are tried in a round, one after the other, for a processor may be half as fast a moment
-    later; a median over rounds says what each costs."""
+    later; a median over rounds says what each costs. Steps in which nothing could be guessed say
+    nothing of guesses."""
 
     def __init__(self) -> None:
         self._right = [0.5] * MOST_GUESSES  # how often the n-th is, if those before it are
-        self._seconds: dict[int, list[deque[float]]] = {}  # of steps, by writers and by guesses
-        self._turns: dict[int, Iterator[tuple[int, bool]]] = {}
-        self._is_timed = False
+        self._by_writers: dict[int, _Tried] = {}
 
     def guesses(self, writers: int) -> int:
         """How many to try for each of so many passages."""
-        if writers not in self._turns:
+        if writers not in self._by_writers:
             most = min(MOST_GUESSES, max(0, MOST_ROWS // writers - 1))
-            self._seconds[writers] = [deque(maxlen=ROUNDS) for _ in range(most + 1)]
-            self._turns[writers] = self._order(self._seconds[writers])
-        n, self._is_timed = next(self._turns[writers])
-        return n
+            self._by_writers[writers] = _Tried(most, self._right)
+        return next(self._by_writers[writers].turns)
 
-    def learn(self, guesses: int, right: Sequence[int], seconds: float) -> None:
-        """What a step has given, by how many guesses for each passage were right; how long it
-        took."""
-        for n in right:
-            for i in range(min(n + 1, guesses)):
-                self._right[i] += LEARNING * ((i < n) - self._right[i])
-        if self._is_timed:
-            self._seconds[len(right)][guesses].append(seconds)
+    def learn(self, n: int, taken: Sequence[tuple[int, int]], seconds: float) -> None:
+        """What a step with n guesses for each passage has given: how many each really had, and how
+        many of these were right; how long it took."""
+        for had, right in taken:
+            for i in range(min(right + 1, n) if had else 0):
+                self._right[i] += LEARNING * ((i < right) - self._right[i])
+        share = sum(had > 0 for had, _ in taken) / len(taken)
+        if share or not n:
+            self._by_writers[len(taken)].learn(n, share, seconds)
 
-    def _order(self, seconds: Sequence[Collection[float]]) -> Iterator[tuple[int, bool]]:
-        """How many guesses, and whether the step is one of a round."""
-        rounds = ROUNDS
+
+class _Tried:
+    """Steps with so many writers, by the number of guesses."""
+
+    def __init__(self, most: int, right: Sequence[float]) -> None:
+        self._right = right
+        self._seconds = [deque[float](maxlen=ROUNDS) for _ in range(most + 1)]
+        self._plain = deque[float](maxlen=ROUNDS)  # the last steps without guesses
+        self._share = 1.0  # of the passages, for which something could be guessed
+        self._in_round = False
+        self.turns = self._order()
+
+    def learn(self, n: int, share: float, seconds: float) -> None:
+        """One step more."""
+        if n:
+            self._share += LEARNING * (share - self._share)
+        else:
+            self._plain.append(seconds)
+        if self._in_round:
+            self._seconds[n].append(seconds)
+
+    def _order(self) -> Iterator[int]:
+        numbers = range(len(self._seconds))
         while True:
-            for _ in range(rounds):
-                yield 0, True
-                if seconds[0] and median(seconds[0]) >= SHORTEST:
-                    yield from ((n, True) for n in range(1, len(seconds)))
-            yield from repeat((self._best(seconds), False), BETWEEN_ROUNDS)
-            rounds = 1
+            self._in_round = False
+            if not self._plain or median(self._plain) < SHORTEST:
+                for of_number in self._seconds:
+                    of_number.clear()
+                yield from repeat(0, ROUNDS)
+                continue
+            self._in_round = True
+            for _ in range(1 if self._seconds[-1] else ROUNDS):
+                yield from numbers
+            self._in_round = False
+            yield from repeat(self._best(), BETWEEN_ROUNDS)
 
-    def _best(self, seconds: Sequence[Collection[float]]) -> int:
-        tokens = [1.0, *(1 + total for total in accumulate(accumulate(self._right, mul)))]
-        rates = [a / median(b) if b else 0.0 for a, b in zip(tokens, seconds, strict=False)]
+    def _best(self) -> int:
+        right = [0.0, *accumulate(accumulate(self._right, mul))]
+        rates = [
+            (1 + self._share * more) / median(seconds) if seconds else 0.0
+            for more, seconds in zip(right, self._seconds, strict=False)
+        ]
         best = max(range(len(rates)), key=rates.__getitem__)
         return best if rates[best] > WORTH * rates[0] else 0

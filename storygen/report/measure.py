@@ -9,7 +9,7 @@ from storygen.report.baselines import ByteModel, tail, xz_bits_per_byte
 from storygen.report.copies import TrainingWords
 from storygen.report.held_out import Genre, Opening, excerpts, openings, without_wholes
 from storygen.report.passages import write_passages
-from storygen.report.score import readable, score_excerpts
+from storygen.report.score import score_excerpts
 from storygen.report.words import (
     distinct_2,
     ends_at_sentence,
@@ -17,7 +17,7 @@ from storygen.report.words import (
     repeated_4,
     words,
 )
-from storygen.tokenizers import Tokenizer
+from storygen.tokenizers import Tokenizer, readable
 
 LONG_RUN = 12  # words
 

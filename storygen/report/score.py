@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from storygen.model import GPT
-from storygen.tokenizers import CharTokenizer, Tokenizer
+from storygen.tokenizers import Tokenizer, readable
 from storygen.train.evaluate import Score, score_text
 
 UNICODE = 1_112_064  # characters that UTF-8 can hold
@@ -24,14 +24,6 @@ def score_excerpts(model: GPT, tokenizer: Tokenizer, excerpts: Sequence[str]) ->
         told = Score(lacking, len(text.encode()) - len(known.encode()), _nats(len(text), lacking))
         total += read + told
     return total
-
-
-def readable(tokenizer: Tokenizer, text: str) -> str:
-    """text without the characters that the vocabulary lacks."""
-    if not isinstance(tokenizer, CharTokenizer):
-        return text
-    known = set(tokenizer.characters)
-    return "".join(c for c in text if c in known)
 
 
 def _nats(n: int, lacking: int) -> float:

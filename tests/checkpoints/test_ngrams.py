@@ -1,6 +1,6 @@
 import shutil
 from collections import Counter, defaultdict
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -81,37 +81,56 @@ def test_it_is_read_as_it_was_saved(tiny_weights, tiny_tokenizer, tmp_path):
     assert read_ngrams(adapter, tiny_tokenizer).next([5, 6]) == 7
 
 
-def cut_off(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+@pytest.mark.parametrize("kind", ["words", "letters"])
+def test_a_text_may_be_of_any_length(tiny_tokenizer, kind):
+    tokenizer = tiny_tokenizer if kind == "words" else LETTERS
+    for n in range(12):
+        assert count(tokenizer, np.arange(n, dtype=np.uint16)).next([0]) in (None, 1)
 
 
-def of_objects(path: Path) -> None:
-    np.save(path, np.array([{}] * 256, dtype=object), allow_pickle=True)
+def test_numpy_reads_it_too(tmp_path):
+    table = np.arange(256, dtype=np.uint16)
+    assert (np.load(NGrams((2, 1), table).save(tmp_path)) == table).all()
 
 
-def claiming(path: Path) -> None:
-    header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (1099511627776,), }"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(118))
+def with_header(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def of_numpy(save, *args, **kwargs) -> bytes:
+    file = BytesIO()
+    save(file, *args, **kwargs)
+    return file.getvalue()
+
+
+WHOLE = of_numpy(np.save, np.zeros(256, np.uint16))
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "content",
     [
-        cut_off,
-        of_objects,
-        claiming,
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\x93NUMPY" + b"(" * 5000),
-        lambda path: np.save(path, np.zeros(256, np.uint32)),
-        lambda path: np.save(path, np.zeros((16, 16), np.uint16)),
-        lambda path: np.save(path, np.zeros(300, np.uint16)),
-        lambda path: np.save(path, np.zeros(1 << 20, np.uint16)),
+        b"",
+        WHOLE[:-1],
+        WHOLE + b"x",
+        WHOLE.replace(b"NUMPY", b"NUMPI"),
+        WHOLE.replace(b"<u2", b">u2"),
+        WHOLE.replace(b"(256,)", b"(2**9)"),
+        with_header(b"(" * 5000),
+        with_header(b"{'descr': '<u2', 'fortran_order': False, 'shape': (1099511627776,), }\n"),
+        with_header(b"-" * 9000) + bytes(1000),
+        b"PK\x03\x04" + bytes(700),
+        of_numpy(np.savez, next=np.zeros(256, np.uint16)),
+        of_numpy(np.save, np.array([{}] * 256, dtype=object), allow_pickle=True),
+        of_numpy(np.save, np.zeros(256, np.uint32)),
+        of_numpy(np.save, np.zeros((16, 16), np.uint16)),
+        of_numpy(np.save, np.zeros(300, np.uint16)),
+        of_numpy(np.save, np.zeros(1 << 20, np.uint16)),
     ],
+    ids=range(16),
 )
-def test_a_file_that_is_no_table_is_refused_in_a_sentence(tiny_tokenizer, tmp_path, damage):
-    NGrams((2, 1), np.full(256, NONE, np.uint16)).save(tmp_path)
-    damage(tmp_path / FILE)
-    with pytest.raises(CheckpointError, match=r"ngrams\.npy cannot be used: .*Delete it"):
+def test_a_file_that_is_no_table_is_refused_in_a_sentence(tiny_tokenizer, tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ngrams\.npy is no table of n-grams\. Delete it"):
         read_ngrams(tmp_path, tiny_tokenizer)
 
 

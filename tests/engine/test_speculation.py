@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from storygen.engine.local import LocalEngine
 from storygen.engine.runner import Runner
 from storygen.engine.sequence import Sequence
 from storygen.engine.speculation import (
-    BETWEEN_ROUNDS,
     MOST_GUESSES,
     MOST_ROWS,
     ROUNDS,
@@ -129,6 +129,7 @@ def test_a_guess_that_leads_into_a_banned_phrase_is_taken_back(make_runner, bann
         )
         runner = make_runner(Scripted(known(free) + known(made)))
         assert run(runner, made) == [expected(made)]
+        assert runner.decoder.rows > 1
 
 
 def test_what_is_forbidden_at_a_place_is_not_after_it():
@@ -145,6 +146,21 @@ def test_passages_side_by_side_are_the_same(make_runner):
     made = [sequence(seed=n, **params) for n, params in enumerate(SETTINGS)]
     runner = make_runner(Scripted([i for one in made for i in known(one)], 5))
     assert run(runner, *made) == [expected(one) for one in made]
+    assert runner.decoder.rows > 2 * len(made)
+    assert runner.decoder.taken < 50
+
+
+def test_passages_that_pause_and_read_again_are_the_same(make_runner):
+    """What was guessed wrongly lies in a slot, and is known to nobody."""
+    made = [sequence("The night was dark." + tail) for tail in ("", " The", " The n", "")]
+    runner = make_runner(Scripted([i for one in made for i in known(one)], 3))
+    told, left, luck = {one: [] for one in made}, list(made), random.Random(1)
+    while left:
+        turn = [one for one in left if luck.random() < 0.6][:3]
+        for request, segment, final in runner.step(turn):
+            told[request].append(segment)
+            left = [one for one in left if one is not request or not final]
+    assert [text_of(told[one]) for one in made] == [expected(one)[0] for one in made]
 
 
 def test_what_the_model_does_not_have_is_not_asked(make_runner):
@@ -232,7 +248,7 @@ async def test_a_table_that_cannot_be_read_is_done_without(
     (tmp_path / "tiny/ngrams.npy").write_bytes(b"\x93NUMPY, more or less")
     engine: LocalEngine = await make_engine(tmp_path)
     assert await write(engine)
-    assert "ngrams.npy cannot be used" in caplog.text
+    assert "ngrams.npy is no table" in caplog.text
 
 
 async def test_only_where_rows_are_independent_anything_is_guessed(make_engine, monkeypatch):
@@ -247,20 +263,23 @@ async def test_only_where_rows_are_independent_anything_is_guessed(make_engine, 
 # How many
 
 
-def steps_of(pace, seconds, right, n, writers=1):
-    """How many guesses were tried in each of n steps that take so long."""
-    tried = []
+def steps_of(pace, seconds, right, n, writers=1, foretold=lambda: True):
+    """How many guesses were tried in each of n steps that take so long, and tokens a second."""
+    tried, tokens, time = [], 0, 0.0
     for _ in range(n):
         tried.append(pace.guesses(writers))
-        taken = next((i for i in range(tried[-1]) if not right()), tried[-1])
-        pace.learn(tried[-1], [taken] * writers, seconds(tried[-1]))
-    return tried
+        had = [tried[-1] if foretold() else 0 for _ in range(writers)]
+        taken = [(n, next((i for i in range(n) if not right()), n)) for n in had]
+        took = seconds(sum(had) / writers)
+        pace.learn(tried[-1], taken, took)
+        tokens, time = tokens + sum(1 + right for _, right in taken), time + took
+    return tried, tokens / time
 
 
 @pytest.mark.parametrize(
     ("costs", "share", "best"),
     [
-        ([5, 5, 5, 5], 0.4, 3),  # rows for nothing
+        ([5, 5, 5, 5], 0.6, 3),  # rows for nothing
         ([5, 5.1, 5.2, 9], 0.4, 2),
         ([5, 5.1, 7, 9], 0.4, 1),
         ([5, 7, 9, 11], 0.3, 0),  # each row like a step of its own
@@ -270,25 +289,58 @@ def steps_of(pace, seconds, right, n, writers=1):
 )
 def test_as_many_are_guessed_as_pay(costs, share, best):
     luck = np.random.default_rng(1)
-    noise = lambda: luck.choice([1, 1.05, 2.2], p=[0.6, 0.3, 0.1])  # noqa: E731 - short
-    seconds = lambda n: costs[n] / 1000 * noise()  # noqa: E731 - short
-    pace = Pace()
-    tried = steps_of(pace, seconds, lambda: luck.random() < share, 4000)
-    assert tried[: 2 * len(costs)] == list(range(len(costs))) * 2
+
+    def seconds(n):
+        return costs[int(n)] / 1000 * luck.choice([1, 1.05, 2.2], p=[0.6, 0.3, 0.1])
+
+    tried, _ = steps_of(Pace(), seconds, lambda: luck.random() < share, 4000)
+    rounds = tried[tried.index(1) - 1 :]
+    assert rounds[: 2 * len(costs)] == list(range(len(costs))) * 2
     later = tried[2000:]
     assert later.count(best) / len(later) > 0.9
     assert {0, 1, 2, 3} <= set(later), "the others are not tried any more"
 
 
-def test_a_model_that_is_fast_anyway_is_left_alone():
+@pytest.mark.parametrize("writers", [1, 4])
+@pytest.mark.parametrize(
+    ("foretold", "share"), [(0.16, 0.32), (0.26, 0.48), (0.4, 0.3), (0.9, 0.3)]
+)
+@pytest.mark.parametrize("costs", [[1, 1.05, 1.1, 1.2], [1, 1.3, 1.7, 2.1], [1, 2, 3, 4]])
+def test_writing_is_hardly_ever_slower_for_it(costs, foretold, share, writers):
+    """A cost in a minority of the steps does not show in a median over all of them."""
+    luck = np.random.default_rng(1)
+    _, rate = steps_of(
+        Pace(),
+        lambda n: 0.005 * np.interp(n, range(4), costs),
+        lambda: luck.random() < share,
+        8000,
+        writers,
+        lambda: luck.random() < foretold,
+    )
+    assert rate > 0.97 * writers / 0.005
+
+
+def test_steps_without_a_guess_say_nothing_of_guesses():
+    pace, luck = Pace(), np.random.default_rng(1)
+    seconds = lambda n: 0.005 + n / 10_000  # noqa: E731 - short
+    before, _ = steps_of(pace, seconds, lambda: luck.random() < 0.4, 1000)
+    assert before[-1] == MOST_GUESSES
+    steps_of(pace, seconds, lambda: True, 1000, foretold=lambda: False)
+    after, _ = steps_of(pace, seconds, lambda: luck.random() < 0.4, 200)
+    assert after.count(MOST_GUESSES) > 180
+
+
+def test_a_model_that_is_fast_anyway_is_left_alone_until_it_is_not():
     pace = Pace()
-    assert set(steps_of(pace, lambda n: SHORTEST * (0.9 + n), lambda: True, 1000)) == {0}
-    slower = steps_of(pace, lambda n: SHORTEST * (1.1 + n / 9), lambda: True, 20 * BETWEEN_ROUNDS)
-    assert slower[-1] == MOST_GUESSES
+    fast, _ = steps_of(pace, lambda n: SHORTEST * (0.9 + n), lambda: True, 6000)
+    assert set(fast) == {0}
+    slow, _ = steps_of(pace, lambda n: SHORTEST * (3 + n / 9), lambda: True, 200)
+    assert slow.count(MOST_GUESSES) > 50
+    assert slow[-1] == MOST_GUESSES
 
 
 def test_a_step_has_no_more_rows_than_pay():
     pace = Pace()
     for writers in range(1, 40):
-        n = max(steps_of(pace, lambda _: 0.005, lambda: True, 4 * ROUNDS, writers))
-        assert n == min(MOST_GUESSES, max(0, MOST_ROWS // writers - 1))
+        tried, _ = steps_of(pace, lambda _: 0.005, lambda: True, 8 * ROUNDS, writers)
+        assert max(tried) == min(MOST_GUESSES, max(0, MOST_ROWS // writers - 1))

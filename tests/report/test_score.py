@@ -5,7 +5,8 @@ import math
 import pytest
 
 from storygen import checkpoints
-from storygen.report.score import UNICODE, readable, score_excerpts
+from storygen.report.score import UNICODE, score_excerpts
+from storygen.tokenizers import readable
 from storygen.train.evaluate import Score, score_text
 
 TEXTS = ["once upon a time", "there was an owl—and a fox"]
