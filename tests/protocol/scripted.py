@@ -33,6 +33,8 @@ NONCE = re.compile(r"nonce-[0-9a-f]{8}")
 class Scripted:
     """A Decoder that remembers what its slots read, and goes on with numbers and the nonce."""
 
+    rows_are_independent = False  # each of its steps is one token
+
     def __init__(self, slots: int) -> None:
         self.config, self.n_slots, self.max_rows = tiny(ALPHABET), 2 * slots, 64
         self._read: list[list[int]] = [[] for _ in range(self.n_slots)]
