@@ -260,14 +260,20 @@ def test_a_model_leaves_and_comes_back(cli, tmp_path, tiny_weights, monkeypatch)
     assert "There is no model 'owl'" in err
 
 
+@pytest.fixture
+def own_weights(tiny_weights, tmp_path, monkeypatch):
+    """A weights directory that a test may write in."""
+    shutil.copytree(tiny_weights, tmp_path / "weights")
+    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
 def test_quantize_keeps_a_model_rounded_and_changes_nothing_that_it_writes(
-    cli, tiny_weights, tmp_path, monkeypatch
+    cli, own_weights, tmp_path
 ):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
-    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
     before = write(cli, "--seed", "3", "--max-new-tokens", "20")["text"]
     code, out, _ = cli("quantize", "tiny")
-    kept = tmp_path / "tiny/packed/int8.safetensors"
+    kept = own_weights / "tiny/packed/int8.safetensors"
     assert (code, out.split(" now ")[0]) == (0, f"tiny opens from {kept}")
     assert write(cli, "--seed", "3", "--max-new-tokens", "20")["text"] == before
     code, _, _ = cli("export", "tiny", "--format", "hf", "--out", str(tmp_path / "copy"))
@@ -279,10 +285,8 @@ def test_quantize_keeps_a_model_rounded_and_changes_nothing_that_it_writes(
 
 
 def test_speculate_counts_texts_and_changes_nothing_that_a_model_writes(
-    cli, tiny_weights, tmp_path, monkeypatch
+    cli, own_weights, tmp_path, monkeypatch
 ):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
-    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr("storygen.engine.speculation.SHORTEST", 0)  # even so small a model guesses
     asked = "--seed", "3", "--max-new-tokens", "90"
     before = write(cli, *asked)["text"]
@@ -291,7 +295,7 @@ def test_speculate_counts_texts_and_changes_nothing_that_a_model_writes(
     (books / "a.txt").write_text(f"The night was dark. {before}\n" * 50)
     code, out, err = cli("speculate", "tiny", "--from", str(books))
     assert (code, err) == (0, "")
-    assert f"are counted in {tmp_path / 'tiny/ngrams.npy'}." in out
+    assert f"are counted in {own_weights / 'tiny/ngrams.npy'}." in out
     assert write(cli, *asked)["text"] == before
     assert cli("export", "tiny", "--format", "hf", "--out", str(tmp_path / "copy"))[0] == 0
     assert not (tmp_path / "copy/ngrams.npy").exists()
@@ -300,12 +304,8 @@ def test_speculate_counts_texts_and_changes_nothing_that_a_model_writes(
     assert "holds no" in err
 
 
-def test_speculate_leaves_out_what_a_character_model_cannot_spell(
-    cli, tiny_weights, tmp_path, monkeypatch
-):
-    shutil.copytree(tiny_weights / "letters", tmp_path / "letters")
-    monkeypatch.setenv("STORYGEN_WEIGHTS_DIR", str(tmp_path))
+def test_speculate_leaves_out_what_a_character_model_cannot_spell(cli, own_weights, tmp_path):
     (tmp_path / "book.txt").write_text("The caf\u00e9 was dark. \u201cYes,\u201d he said.\n" * 50)
     code, _, err = cli("speculate", "letters", "--from", str(tmp_path / "book.txt"))
     assert (code, err) == (0, "")
-    assert (tmp_path / "letters/ngrams.npy").is_file()
+    assert (own_weights / "letters/ngrams.npy").is_file()

@@ -105,7 +105,7 @@ def _header(places: int) -> bytes:
 
 
 def _orders(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """How many tokens foretell the next one best: docs/speed.md has what others do."""
+    """How many tokens foretell the next one best; more of them are too rare to be counted well."""
     return (5, 3) if isinstance(tokenizer, CharTokenizer) else (2, 1)
 
 

@@ -322,7 +322,10 @@ def test_writing_is_hardly_ever_slower_for_it(costs, foretold, share, writers):
 
 def test_steps_without_a_guess_say_nothing_of_guesses():
     pace, luck = Pace(), np.random.default_rng(1)
-    seconds = lambda n: 0.005 + n / 10_000  # noqa: E731 - short
+
+    def seconds(n):
+        return 0.005 + n / 10_000
+
     before, _ = steps_of(pace, seconds, lambda: luck.random() < 0.4, 1000)
     assert before[-1] == MOST_GUESSES
     steps_of(pace, seconds, lambda: True, 1000, foretold=lambda: False)
