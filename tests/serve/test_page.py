@@ -29,20 +29,6 @@ def busy(page: Server) -> int:
     return int(httpx.get(f"{page.url}/v1/health", timeout=PATIENCE).json()["running"])
 
 
-def test_the_client_is_served_beside_the_page(page: Server) -> None:
-    client = openai.OpenAI(base_url=f"{page.url}/v1", api_key="none", timeout=PATIENCE)
-    models = [model.id for model in client.models.list()]
-    whole = client.completions.create(model=models[0], prompt="Once, nonce-00000001", seed=1)
-    stream = client.completions.create(
-        model=models[0], prompt="Once, nonce-00000001", seed=1, stream=True
-    )
-    assert "".join(chunk.choices[0].text for chunk in stream) == whole.choices[0].text != ""
-    with pytest.raises(openai.NotFoundError):
-        client.completions.create(model="nobody", prompt="a")
-    with pytest.raises(openai.NotFoundError, match="/v1/chat/completions here"):
-        client.chat.completions.create(model=models[0], messages=[])
-
-
 def test_who_goes_away_frees_the_slot_under_the_page_too(page: Server) -> None:
     """A passage of 4,096 tokens would take 40 seconds."""
     client = openai.OpenAI(base_url=f"{page.url}/v1", api_key="none", timeout=PATIENCE)
