@@ -73,13 +73,13 @@ def open_decoder(by: Arithmetic, network: "GPT", slots: int, threads: int) -> De
     if by.library is None:
         # PyTorch's threads wait for each other by spinning: where the page, a browser or a training
         # takes one of the cores for a moment, using all of them costs a step 50 times its time.
-        from storygen.decode.eager import EagerDecoder
+        from storygen.decode.scripted import ScriptedDecoder
         from storygen.decode.whole import in_whole_numbers
 
         if by.form == "int8":
             in_whole_numbers(network)
         threads = threads or max(1, cores() - 1)
-        return EagerDecoder(network, n_slots(network.config, slots), threads)
+        return ScriptedDecoder(network, n_slots(network.config, slots), threads)
     return native_decoder(by, network.config, arrays_of(network), slots, threads)
 
 

@@ -1,17 +1,14 @@
-"""EagerDecoder: the network itself, by PyTorch, where no C compiler is; graphs.py builds on it."""
+"""EagerDecoder: the network itself, by PyTorch; scripted.py and graphs.py build on it."""
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from storygen.decode.interface import Token
 from storygen.model import GPT, KVCache
-from storygen.model.gpt import CausalSelfAttention
 from storygen.params import Row
 from storygen.sampling import sample
 
@@ -29,10 +26,6 @@ class EagerDecoder:
         self._model, self._device = model, weight.device
         self._n_threads = n_threads
         self._cache = KVCache(model.config, n_slots, weight.device, weight.dtype)
-        if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            for attention in model.modules():
-                if isinstance(attention, CausalSelfAttention):
-                    attention.attend = attend
         self._places = list(range(n_slots))  # of the slots in the cache
 
     @torch.inference_mode()
@@ -98,18 +91,3 @@ class EagerDecoder:
                 front = free.pop()
                 self._cache.swap(front, place)
                 self._places[slot], self._places[at[front]] = front, place
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **how: Any) -> Tensor:
-    """What F.scaled_dot_product_attention computes, for q (B, nh, 1, hs) written out and row by
-    row, each over what it may see: sooner, and to the bit what it is alone."""
-    if q.shape[2] > 1:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask, **how)
-    q = q * q.shape[-1] ** -0.5
-    if attn_mask is None:  # all of one length
-        return (q @ k.transpose(2, 3)).softmax(-1) @ v
-    rows = []
-    for row, length in enumerate(attn_mask.sum(-1).flatten().tolist()):  # (B, 1, 1, S) before
-        seen = slice(row, row + 1), slice(None), slice(length)
-        rows.append((q[row : row + 1] @ k[seen].transpose(2, 3)).softmax(-1) @ v[seen])
-    return torch.cat(rows)

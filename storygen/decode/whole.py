@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 ENGINE = "fbgemm"  # FBGEMM, for x86
 LARGEST = 127  # of a weight
-SMALLEST = 1e-30  # the largest number of a row of zeros
+SMALLEST = 1e-30  # what the largest number of a row is taken for, if it has zeros alone
 
 
 class WholeLinear(nn.Module):
@@ -22,15 +22,16 @@ class WholeLinear(nn.Module):
         weight = linear.weight.detach().float()
         self.packed = _packed(weight, weight.abs().amax(dim=1).clamp_min_(SMALLEST) / LARGEST)
         self.bias = linear.bias
-        self.largest = largest_input()
+        self.smallest, self.largest = SMALLEST, largest_input()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
         rows = x.reshape(-1, x.shape[-1])
-        scale = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(SMALLEST).div_(self.largest)
-        y = _product(rows / scale, self.largest + 1, self.packed)
+        scale = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(self.smallest).div_(self.largest)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        y: Tensor = multiply(rows / scale, 1.0, self.largest + 1, self.packed)
         y = y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
-        return y.view(*x.shape[:-1], -1)
+        return y.view(x.shape[:-1] + y.shape[-1:])
 
 
 def in_whole_numbers(network: nn.Module) -> None:

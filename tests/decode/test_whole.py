@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from storygen.decode.choose import Arithmetic, arithmetic, open_decoder
-from storygen.decode.eager import EagerDecoder
 from storygen.decode.interface import Token
+from storygen.decode.scripted import ScriptedDecoder
 from storygen.decode.whole import ENGINE, WholeLinear, in_whole_numbers, largest_input
 from storygen.params import Row, SamplingParams
 from tests.conftest import random_model
@@ -71,7 +71,7 @@ def test_without_a_library_the_model_is_computed_in_8_bits():
         assert (by.form, by.library) == ("int8", None)
     model = random_model(100, n_embd=64)
     here = open_decoder(by, model, 1, 1)
-    assert isinstance(here, EagerDecoder)
+    assert isinstance(here, ScriptedDecoder)
     if ENGINE in torch.backends.quantized.supported_engines:
         assert isinstance(model.lm_head, WholeLinear)
         assert model.wte.weight.dtype == torch.float32

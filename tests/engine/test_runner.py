@@ -6,6 +6,7 @@ import torch
 from storygen.decode.eager import EagerDecoder
 from storygen.decode.graphs import GraphDecoder
 from storygen.decode.native import NativeDecoder
+from storygen.decode.scripted import ScriptedDecoder
 from storygen.engine.interface import Segment
 from storygen.engine.jobs import Job, score_job
 from storygen.engine.runner import Runner
@@ -20,6 +21,7 @@ from tests.engine import oracle
 
 LETTERS = CharTokenizer(CHARACTERS)
 MODEL = random_model(LETTERS.vocab_size, block_size=32)
+OF_TORCH = {"eager": EagerDecoder, "scripted": ScriptedDecoder, "graphs": GraphDecoder}
 
 
 def sequence(prompt="The night was dark.", **params):
@@ -27,12 +29,11 @@ def sequence(prompt="The night was dark.", **params):
     return Sequence("letters", prompt, SamplingParams(**params))
 
 
-@pytest.fixture(params=["native", "eager", "graphs"])
+@pytest.fixture(params=["native", "eager", "scripted", "graphs"])
 def runner(request, library):
     def make(model=MODEL, tokenizer=LETTERS, slots=8):
         if request.param != "native":
-            of_torch = {"eager": EagerDecoder, "graphs": GraphDecoder}[request.param]
-            return Runner("letters", of_torch(model, slots), tokenizer)
+            return Runner("letters", OF_TORCH[request.param](model, slots), tokenizer)
         weights = model.state_dict()
         decoder = NativeDecoder(library, model.config, weights, "fp32", slots, 1)
         return Runner("letters", decoder, tokenizer)
