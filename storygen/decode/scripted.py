@@ -34,7 +34,7 @@ class ScriptedDecoder(EagerDecoder):
         for place, position in zip(places, positions, strict=True):
             self._cache.truncate(place, position)
             self._cache.lengths[place] = position + 1
-        # PyTorch would optimise the first two calls, for half a second, and later ones gain nothing.
+        # PyTorch would optimise the first two calls, for half a second; later ones gain nothing.
         plainly = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]  # documented
         with plainly:
             hidden = self._steps(ids, places, positions, self._cache.k, self._cache.v)
