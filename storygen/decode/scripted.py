@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from storygen.decode.eager import EagerDecoder
 from storygen.decode.interface import Token
@@ -62,8 +63,7 @@ class _Steps(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A block, with the attention of one token written out, row by row, each over what it may see:
-    sooner than PyTorch's own, and to the bit what it is alone."""
+    """A block, with attention row by row, each over what it may see: to the bit what it is alone."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class _Layer(nn.Module):
             k, v = keys[place], values[place]  # (nh, block_size, hs)
             k[:, position] = of_head[n : 2 * n]
             v[:, position] = of_head[2 * n :]
-            scores = of_head[:n, None] * size**-0.5 @ k[:, : position + 1].transpose(1, 2)
-            mixed.append((scores.softmax(-1) @ v[:, : position + 1]).flatten())  # (C,)
+            k, v = k[None, :, : position + 1], v[None, :, : position + 1]
+            mixed.append(scaled_dot_product_attention(of_head[None, :n, None], k, v).flatten())
         x = x + self.c_proj(torch.stack(mixed))
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y

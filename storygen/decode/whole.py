@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 ENGINE = "fbgemm"  # FBGEMM, for x86
 LARGEST = 127  # of a weight
-SMALLEST = 1e-30  # what the largest number of a row is taken for, if it has zeros alone
+SMALLEST = 1e-30  # of a scale, where a row has zeros alone
 
 
 class WholeLinear(nn.Module):
@@ -22,14 +22,15 @@ class WholeLinear(nn.Module):
         weight = linear.weight.detach().float()
         self.packed = _packed(weight, weight.abs().amax(dim=1).clamp_min_(SMALLEST) / LARGEST)
         self.bias = linear.bias
-        self.smallest, self.largest = SMALLEST, largest_input()
+        self.zero, self.smallest = largest_input() + 1, torch.tensor(SMALLEST)
+        self.step = torch.tensor(1 / largest_input())  # a number would be made a tensor each time
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
         rows = x.reshape(-1, x.shape[-1])
-        scale = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(self.smallest).div_(self.largest)
+        scale = torch.addcmul(self.smallest, rows.abs().amax(dim=-1, keepdim=True), self.step)
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        y: Tensor = multiply(rows / scale, 1.0, self.largest + 1, self.packed)
+        y: Tensor = multiply(rows / scale, 1.0, self.zero, self.packed)
         y = y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
         return y.view(x.shape[:-1] + y.shape[-1:])
 

@@ -1,11 +1,13 @@
 """Cached logits against the uncached forward pass, however rows and calls are divided."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from storygen.model import KVCache
+from storygen.model import GPTConfig, KVCache
 from tests.conftest import random_model
 
 V, BLOCK = 50, 32
@@ -96,3 +98,16 @@ def test_a_full_cache_takes_no_more():
     MODEL(ids(1, BLOCK), cache)
     with pytest.raises(AssertionError):
         MODEL(ids(1, 1), cache)
+
+
+def test_memory_is_taken_where_something_is_written():
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))  # kB
+
+    before = resident()
+    cache = KVCache(GPTConfig(vocab_size=V, block_size=1024, n_layer=8, n_head=8, n_embd=512), 8)
+    assert cache.k.nbytes == cache.v.nbytes == 128 << 20
+    assert resident() - before < 16 << 10
+    cache.v[:] = 1
+    assert resident() - before > 100 << 10
