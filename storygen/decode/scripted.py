@@ -63,7 +63,7 @@ class _Steps(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A block, with attention row by row, each over what it may see: to the bit what it is alone."""
+    """A block, with attention row by row, each over what it sees: to the bit what it is alone."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
